@@ -1,0 +1,46 @@
+# Everything runs in .venv. The stamp files in it say what is installed, so a second `make` installs nothing.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint bench clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+install: .venv/.installed ## create .venv and install the package
+
+train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and export the quickstart (configs/quickstart.yaml)
+	$(BIN)/tfmlm train configs/quickstart.yaml
+
+test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests; ARGS="-k masking" runs some
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/.installed-dev ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.installed .venv/.installed-quickstart ## measure ours against the stock recipe
+	$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold results
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find tfmlm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# --no-deps: requirements/quickstart.txt gives the reason.
+.venv/.installed-quickstart: requirements/quickstart.txt .venv/.installed
+	$(PIP) --no-deps --require-hashes -r requirements/quickstart.txt
+	@touch $@

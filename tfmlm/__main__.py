@@ -1,0 +1,7 @@
+"""`python -m tfmlm`."""
+
+import sys
+
+from tfmlm.cli import main
+
+sys.exit(main())

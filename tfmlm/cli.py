@@ -1,0 +1,164 @@
+"""The `tfmlm` command: parses arguments, calls one function, prints; nothing heavy is imported before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfmlm import __version__
+from tfmlm.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: 0, 1 if `doctor` found something wrong, or 2 if what the user gave is wrong.
+    """
+    options = make_parser().parse_args(arguments)
+    try:
+        exit_code: int = options.command(options)
+    except UserError as error:
+        print(f"tfmlm: {error}", file=sys.stderr)
+        return 2
+    return exit_code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="tfmlm",
+        description="Masked language models with TensorFlow, from text to TensorFlow Serving.",
+        epilog="Overrides such as data.block_size=64 win over the file. `tfmlm config` lists every key.",
+    )
+    parser.add_argument("--version", action="version", version=f"tfmlm {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train, evaluate and export as a configuration says")
+    train.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
+    _add_overrides(train)
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="perplexity of a trained model on its held-out text")
+    evaluate.add_argument("model", type=Path, help="run or model folder")
+    _add_overrides(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="print one JSON line")
+    evaluate.set_defaults(command=_evaluate)
+
+    predict = commands.add_parser("predict", help="fill the masks in texts")
+    predict.add_argument("model", help="run, model folder, Hub id or SavedModel")
+    predict.add_argument("texts", nargs="+", metavar="TEXT", help="text with the model's mask token")
+    predict.add_argument("--top-k", type=int, default=5, help="candidates for each mask (default 5)")
+    predict.add_argument("--json", action="store_true", help="print one JSON line a text")
+    predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="write a SavedModel of a run or a model folder")
+    export.add_argument("model", type=Path, help="run or model folder")
+    _add_overrides(export)
+    export.set_defaults(command=_export)
+
+    push = commands.add_parser("push", help="upload the model of a run to the Hugging Face Hub")
+    push.add_argument("model", type=Path, help="run or model folder")
+    _add_overrides(push)
+    push.set_defaults(command=_push)
+
+    config = commands.add_parser("config", help="list every key, or show what a file comes to")
+    config.add_argument("config", nargs="?", help="YAML file; without it, every key with its default")
+    _add_overrides(config)
+    config.set_defaults(command=_config)
+
+    doctor = commands.add_parser("doctor", help="check the installation and say how to mend it")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from tfmlm.config_loading import load_config
+
+    config = load_config(options.config, options.overrides)
+    _start_libraries()
+    from tfmlm.report import describe_run
+    from tfmlm.run import run
+
+    print(describe_run(run(config)))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _start_libraries()
+    from tfmlm.run import evaluate_folder
+
+    evaluation = evaluate_folder(options.model, options.overrides)
+    measured = {"perplexity": evaluation.perplexity, "eval_loss": evaluation.loss}
+    if options.json:
+        print(json.dumps(measured))
+    else:
+        print(f"perplexity {measured['perplexity']:.6g}, loss {measured['eval_loss']:.6g}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if options.top_k < 1:
+        raise UserError(f"--top-k is {options.top_k}; it must be 1 or more")
+    _start_libraries()
+    from tfmlm.export.predict import load_predictor
+    from tfmlm.report import describe_masks
+
+    filled = load_predictor(options.model, options.top_k)(options.texts)
+    for text, masks in zip(options.texts, filled, strict=True):
+        print(json.dumps(masks) if options.json else "\n".join(describe_masks(text, masks)))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    _start_libraries()
+    from tfmlm.run import export_run, load_trained
+
+    print(export_run(*load_trained(options.model, options.overrides)))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    _start_libraries()
+    from tfmlm.hub.push import push_model
+    from tfmlm.run import load_trained
+
+    config, model_dir = load_trained(options.model, options.overrides)
+    print(push_model(model_dir, config.hub))
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    from tfmlm.config_loading import dump_config, load_config
+    from tfmlm.report import describe_keys
+
+    if options.config is None:
+        print(describe_keys())
+    else:
+        print(dump_config(load_config(options.config, options.overrides)), end="")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    del options
+    from tfmlm.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding)
+    return 1 if any(finding.is_wrong for finding in findings) else 0
+
+
+def _start_libraries() -> None:
+    """Loads TensorFlow and the rest, which takes seconds: call it after the arguments have been checked."""
+    from tfmlm.quiet import quieten_libraries, show_progress_lines
+
+    quieten_libraries()
+    show_progress_lines()

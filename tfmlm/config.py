@@ -1,0 +1,218 @@
+"""The configuration: every setting of a run, its default, and what it means.
+
+Defaults live here and nowhere else; `config_loading` reads them from YAML and checks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE_SOURCES = ("json", "csv", "parquet", "text")
+"""Values of `data.source` that read `data.train_files`."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Names and places.
+
+    Attributes:
+        name: names the run folder and the export.
+        output_dir: the run folder; `runs/<name>` when empty.
+        seed: of weights, data order, masks and dropout.
+        sample_texts: texts with mask tokens that are filled in at the end of training.
+    """
+
+    name: str = "run"
+    output_dir: str | None = None
+    seed: int = 0
+    sample_texts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it is cut.
+
+    Attributes:
+        source: a Hub dataset id, `json`, `csv`, `parquet`, `text`, or `installed-docs` (the docstrings of
+            the Python packages in this environment).
+        config_name: configuration of a Hub dataset.
+        split: split that holds the training text, in the Hub's own notation, such as `train[:5000]`.
+        train_files: files or globs for the file sources.
+        validation_files: held-out files; without them `validation_fraction` of the texts is held out.
+        text_column: column of text; dotted for nested columns (`answers.text`), lists joined by a space.
+        validation_fraction: share of texts held out when the source has no validation split of its own.
+        max_rows: use at most this many texts, chosen by `run.seed`, before the split.
+        block_size: tokens in one training example.
+        num_proc: processes for reading; tokenizing uses the tokenizer's own threads.
+    """
+
+    source: str = "installed-docs"
+    config_name: str | None = None
+    split: str = "train"
+    train_files: list[str] = field(default_factory=list)
+    validation_files: list[str] = field(default_factory=list)
+    text_column: str = "text"
+    validation_fraction: float = 0.05
+    max_rows: int | None = None
+    block_size: int = 128
+    num_proc: int = 1
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Which tokenizer.
+
+    Attributes:
+        name_or_path: a folder, a Hub id or `package:NAME/PATH`; the model's own when empty.
+        train_vocab_size: train a tokenizer of this size on the training text instead.
+        algorithm: of a trained tokenizer: `wordpiece`.
+    """
+
+    name_or_path: str | None = None
+    train_vocab_size: int | None = None
+    algorithm: str = "wordpiece"
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens are hidden.
+
+    Attributes:
+        rate: share of the maskable tokens that is chosen.
+        mask_fraction: share of the chosen that becomes the mask token.
+        random_fraction: share of the chosen that becomes a random word; the rest stays as it is.
+    """
+
+    rate: float = 0.15
+    mask_fraction: float = 0.8
+    random_fraction: float = 0.1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model.
+
+    Attributes:
+        name_or_path: pretrained weights: a folder, a Hub id, or `package:NAME/PATH` for a folder inside an
+            installed Python package.
+        config: a Hugging Face configuration. Alone (with `model_type`) it makes a model from scratch; with
+            `name_or_path` it replaces fields of the pretrained configuration.
+    """
+
+    name_or_path: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamWeightDecay and its schedule.
+
+    Attributes:
+        learning_rate: peak learning rate.
+        weight_decay: decoupled decay, not applied to biases and layer normalization.
+        warmup_steps: steps of linear warm-up from zero.
+        schedule: after the warm-up: `linear` decay to zero, or `constant`.
+        max_grad_norm: clip the global gradient norm to this; 0 does not clip.
+    """
+
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    schedule: str = "linear"
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+        epochs: passes over the training blocks.
+        max_steps: at most this many optimizer steps.
+        max_seconds: at most about this long: the first steps are timed, and the number of steps and the
+            schedule are cut to what fits.
+        per_replica_batch_size: blocks that one replica computes at once.
+        gradient_accumulation_steps: such batches before each optimizer step.
+        precision: `float32` or `bfloat16` (computation; weights stay float32).
+        xla: compile the step with XLA.
+        logits: `masked` computes the vocabulary head at masked positions only, `all` everywhere.
+        checkpoint_every_steps: steps between checkpoints.
+        resume: `auto` goes on with an interrupted run of the same configuration, `never` refuses.
+    """
+
+    epochs: int = 1
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    per_replica_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    precision: str = "float32"
+    xla: bool = False
+    logits: str = "masked"
+    checkpoint_every_steps: int = 500
+    resume: str = "auto"
+
+
+@dataclass(frozen=True)
+class DistributeConfig:
+    """Devices.
+
+    Attributes:
+        strategy: `auto` (all GPUs of this machine, else the CPU), `one_device` or `mirrored`.
+    """
+
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The SavedModel.
+
+    Attributes:
+        enabled: export after training.
+        name: folder name of the export; the run's name when empty.
+        dir: folder of exports; the export is `<dir>/<name>/<version>`.
+        top_k: candidates for each mask.
+    """
+
+    enabled: bool = True
+    name: str | None = None
+    dir: str = "saved_models"
+    top_k: int = 5
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """The Hugging Face Hub. The token comes from the environment or the login, never from here.
+
+    Attributes:
+        push: upload `model/` at the end of the run.
+        repo_id: repository such as `me/my-model`.
+        private: create the repository as private.
+    """
+
+    push: bool = False
+    repo_id: str | None = None
+    private: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    distribute: DistributeConfig = field(default_factory=DistributeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return Path(self.run.output_dir or f"runs/{self.run.name}")

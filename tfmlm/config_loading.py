@@ -1,0 +1,190 @@
+"""Reads a configuration from YAML and overrides, checks it, and writes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from tfmlm.config import FILE_SOURCES, Config
+from tfmlm.errors import UserError
+
+_CHOICES = {
+    "tokenizer.algorithm": ("wordpiece",),
+    "optimizer.schedule": ("linear", "constant"),
+    "train.precision": ("float32", "bfloat16"),
+    "train.logits": ("masked", "all"),
+    "train.resume": ("auto", "never"),
+    "distribute.strategy": ("auto", "one_device", "mirrored"),
+}
+_POSITIVE = (
+    "data.max_rows",
+    "data.block_size",
+    "data.num_proc",
+    "tokenizer.train_vocab_size",
+    "optimizer.learning_rate",
+    "train.epochs",
+    "train.max_steps",
+    "train.max_seconds",
+    "train.per_replica_batch_size",
+    "train.gradient_accumulation_steps",
+    "train.checkpoint_every_steps",
+    "export.top_k",
+)
+_NOT_NEGATIVE = (
+    "run.seed",
+    "optimizer.weight_decay",
+    "optimizer.warmup_steps",
+    "optimizer.max_grad_norm",
+)
+_FRACTIONS = ("masking.rate", "masking.mask_fraction", "masking.random_fraction")
+_SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Reads a YAML file, applies overrides, and checks the whole.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value`, applied last and always winning; values are YAML.
+
+    Raises:
+        UserError: the file or a key or a value is wrong; the message names it.
+    """
+    try:
+        settings = OmegaConf.merge(_read_yaml(Path(path)), _parse_overrides(overrides or []))
+    except OmegaConfBaseException as error:
+        raise UserError(f"overrides do not fit {str(path)!r}: {_first_line(error)}") from error
+    config = _to_config(cast(DictConfig, settings))
+    check_config(config)
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return OmegaConf.to_yaml(asdict(config))
+
+
+def differing_keys(first: Config, second: Config) -> list[str]:
+    """Keys (`section.key`) in which two configurations differ and that change what a run computes."""
+    return [
+        f"{name}.{key.name}"
+        for name, section in _SECTIONS.items()
+        for key in fields(section)
+        if getattr(getattr(first, name), key.name) != getattr(getattr(second, name), key.name)
+    ]
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        settings = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"config file {str(path)!r} does not exist; the shipped ones are in configs/"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {str(path)!r} cannot be read: {error}") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"config file {str(path)!r}{place}: not valid YAML: {problem}") from error
+    if not isinstance(settings, DictConfig):
+        raise UserError(
+            f"config file {str(path)!r} is a list; it must hold sections such as `run:` and `data:`"
+        )
+    return settings
+
+
+def _parse_overrides(overrides: list[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"override {override!r} is not of the form section.key=value")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"override cannot be read: {_first_line(error)} in {' '.join(overrides)}") from error
+
+
+def _to_config(settings: DictConfig) -> Config:
+    for name, section in settings.items():
+        if section is not None and not isinstance(section, DictConfig) and name in _SECTIONS:
+            raise UserError(
+                f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
+            )
+    try:
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings)))
+    except ConfigKeyError as error:
+        raise UserError(
+            f"config key {error.full_key}: {_first_line(error)} `tfmlm config` lists all"
+        ) from error
+    except OmegaConfBaseException as error:
+        key = str(error.full_key)
+        raise UserError(
+            f"{key} is {OmegaConf.select(settings, key)!r}; it must be of type {_type_of(key)}"
+        ) from error
+
+
+def _example_key(section: str) -> str:
+    return f"{section}.{fields(_SECTIONS[section])[0].name}"
+
+
+def _type_of(key: str) -> str:
+    section, _, name = key.partition(".")
+    return next((str(item.type) for item in fields(_SECTIONS[section]) if item.name == name), "mapping")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def check_config(config: Config) -> None:
+    """Checks what types cannot: choices, ranges, and keys that need each other.
+
+    Raises:
+        UserError: names the first wrong key, what it holds and what it may hold.
+    """
+    for key, choices in _CHOICES.items():
+        _check(key, config, choices.__contains__, f"one of {', '.join(choices)}")
+    for key in _POSITIVE:
+        _check(key, config, _is_positive_or_unset, "more than 0")
+    for key in _NOT_NEGATIVE:
+        _check(key, config, lambda value: value >= 0, "0 or more")
+    for key in _FRACTIONS:
+        _check(key, config, lambda value: 0 <= value <= 1, "between 0 and 1")
+    _check(
+        "data.validation_fraction",
+        config,
+        lambda value: 0 < value < 1,
+        "between 0 and 1, both excluded",
+    )
+    masking = config.masking
+    if masking.mask_fraction + masking.random_fraction > 1:
+        raise UserError(
+            f"masking.mask_fraction {masking.mask_fraction} and masking.random_fraction "
+            f"{masking.random_fraction} add up to more than 1"
+        )
+    if config.data.source in FILE_SOURCES and not config.data.train_files:
+        raise UserError(f"data.source {config.data.source!r} needs data.train_files; it is empty")
+    if not config.model.name_or_path and not config.model.config.get("model_type"):
+        raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
+    if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
+        raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
+    if config.hub.push and not config.hub.repo_id:
+        raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
+
+
+def _check(key: str, config: Config, is_valid: Callable[[Any], bool], allowed: str) -> None:
+    section, name = key.split(".")
+    value = getattr(getattr(config, section), name)
+    if not is_valid(value):
+        raise UserError(f"{key} is {value!r}; it must be {allowed}")
+
+
+def _is_positive_or_unset(value: float | None) -> bool:
+    return value is None or value > 0

@@ -1,0 +1,1 @@
+"""From any source of text to batches of masked blocks."""

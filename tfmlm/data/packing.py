@@ -1,0 +1,144 @@
+"""Tokenizes texts and packs the token stream into blocks of one length, losing no token.
+
+The stream is concatenated over all texts, cut every `block_size` tokens, and carried from batch to batch, so
+only the very last block can be short; it is padded. Everything moves as NumPy and Arrow buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from tfmlm.data.sources import TEXT
+
+_TEXTS_A_BATCH = 1000
+"""As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""
+
+
+class TokenStream(NamedTuple):
+    """Tokens of consecutive texts, end to end.
+
+    Attributes:
+        token_ids: int32 [T].
+        is_special: bool [T], true for the tokens that the tokenizer added at a text's borders.
+    """
+
+    token_ids: NDArray[np.int32]
+    is_special: NDArray[np.bool_]
+
+
+class StreamTokenizer:
+    """Tokenizes batches of texts into one flat stream, special tokens included.
+
+    A text that happens to spell a special token, such as `[SEP]`, is text: only what the tokenizer itself
+    adds is marked special.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        # A copy, because truncation and padding that came with the tokenizer would cut long texts.
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        added = self._backend.encode("a").special_tokens_mask
+        self._num_leading = added.index(0)
+        self._num_trailing = added[::-1].index(0)
+
+    def __call__(self, texts: list[str]) -> TokenStream:
+        """Tokenizes `texts` in order."""
+        encodings = self._backend.encode_batch_fast(texts)
+        lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
+        token_ids = np.fromiter(
+            chain.from_iterable(encoding.ids for encoding in encodings),
+            np.int32,
+            count=lengths.sum(),
+        )
+        ends = lengths.cumsum()
+        is_special = np.zeros(len(token_ids), np.bool_)
+        for offset in range(self._num_leading):
+            is_special[ends - lengths + offset] = True
+        for offset in range(self._num_trailing):
+            is_special[ends - 1 - offset] = True
+        return TokenStream(token_ids, is_special)
+
+
+def pack_texts(texts: Dataset, tokenizer: PreTrainedTokenizerFast, block_size: int, path: Path) -> None:
+    """Packs a dataset of texts into an Arrow file of blocks, which `Dataset.from_file` maps into memory.
+
+    Args:
+        texts: one string column, `text`.
+        tokenizer: a fast tokenizer.
+        block_size: L, tokens in a block.
+        path: where the file is written. Its columns: `input_ids` int32 [L], `special_tokens_mask` bool
+            [L], `num_tokens` int32 (tokens before the padding), `example_id` int64 (the block's index).
+    """
+    schema = pa.schema(
+        {
+            "input_ids": pa.list_(pa.int32(), block_size),
+            "special_tokens_mask": pa.list_(pa.bool_(), block_size),
+            "num_tokens": pa.int32(),
+            "example_id": pa.int64(),
+        }
+    )
+    batches = (batch[TEXT] for batch in texts.iter(_TEXTS_A_BATCH))
+    streams = map(StreamTokenizer(tokenizer), batches)
+    num_blocks = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for blocks, num_tokens in cut_blocks(streams, block_size, tokenizer.pad_token_id):
+            example_ids = np.arange(num_blocks, num_blocks + len(num_tokens))
+            writer.write_batch(
+                pa.record_batch(
+                    [
+                        pa.FixedSizeListArray.from_arrays(blocks.token_ids, block_size),
+                        pa.FixedSizeListArray.from_arrays(blocks.is_special, block_size),
+                        num_tokens,
+                        example_ids,
+                    ],
+                    schema=schema,
+                )
+            )
+            num_blocks += len(num_tokens)
+
+
+def cut_blocks(
+    streams: Iterator[TokenStream], block_size: int, pad_token_id: int
+) -> Iterator[tuple[TokenStream, NDArray[np.int32]]]:
+    """Cuts a stream that arrives in pieces into whole blocks, and pads the last one.
+
+    Yields:
+        A stream of n * block_size tokens, and int32 [n], how many of each block's tokens are not padding.
+    """
+    carried = TokenStream(np.empty(0, np.int32), np.empty(0, np.bool_))
+    for stream in streams:
+        joined = _concatenate(carried, stream)
+        whole = len(joined.token_ids) // block_size * block_size
+        if whole:
+            yield (
+                _slice(joined, slice(None, whole)),
+                np.full(whole // block_size, block_size, np.int32),
+            )
+        carried = _slice(joined, slice(whole, None))
+    num_left = len(carried.token_ids)
+    if num_left:
+        num_padding = block_size - num_left
+        padding = TokenStream(np.full(num_padding, pad_token_id, np.int32), np.ones(num_padding, np.bool_))
+        yield _concatenate(carried, padding), np.array([num_left], np.int32)
+
+
+def _concatenate(first: TokenStream, second: TokenStream) -> TokenStream:
+    return TokenStream(
+        np.concatenate([first.token_ids, second.token_ids]),
+        np.concatenate([first.is_special, second.is_special]),
+    )
+
+
+def _slice(stream: TokenStream, part: slice) -> TokenStream:
+    return TokenStream(stream.token_ids[part], stream.is_special[part])

@@ -1,0 +1,68 @@
+"""The data stage as a whole: from the configuration to a tokenizer and two sets of blocks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import xxhash
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from tfmlm.config import Config
+from tfmlm.data.cache import make_once
+from tfmlm.data.packing import pack_texts
+from tfmlm.data.sources import TEXT, load_texts
+from tfmlm.data.tokenizers import load_tokenizer, train_tokenizer
+from tfmlm.locations import resolve_name_or_path
+
+_CACHE_FORMAT = 1
+"""Counted up when packing changes what it writes, so that no older file is read."""
+
+
+class PreparedData(NamedTuple):
+    """What training and evaluation need of the data.
+
+    Attributes:
+        tokenizer: a fast tokenizer with a mask token.
+        train: blocks to train on, see `pack_texts`.
+        validation: held-out blocks.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    train: Dataset
+    validation: Dataset
+
+
+def prepare_data(config: Config) -> PreparedData:
+    """Loads the texts, loads or trains the tokenizer, and packs blocks, cached by their fingerprint.
+
+    Raises:
+        UserError: the source or the tokenizer is wrong.
+    """
+    texts = load_texts(config.data, config.run.seed)
+    tokenizer = make_tokenizer(config, texts.train)
+    train, validation = (
+        _pack_once(part, tokenizer, config.data.block_size) for part in (texts.train, texts.validation)
+    )
+    return PreparedData(tokenizer, train, validation)
+
+
+def make_tokenizer(config: Config, texts: Dataset) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer, or loads the configured one, or else the model's own."""
+    if config.tokenizer.train_vocab_size:
+        return train_tokenizer(texts, config.tokenizer)
+    if config.tokenizer.name_or_path:
+        return load_tokenizer(resolve_name_or_path(config.tokenizer.name_or_path, "tokenizer.name_or_path"))
+    return load_tokenizer(resolve_name_or_path(config.model.name_or_path or "", "model.name_or_path"))
+
+
+def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, block_size: int) -> Dataset:
+    fingerprint = xxhash.xxh3_128(f"{_CACHE_FORMAT} {block_size}".encode())
+    fingerprint.update(tokenizer.backend_tokenizer.to_str().encode())
+    for batch in texts.iter(1000):
+        fingerprint.update("\0".join(batch[TEXT]).encode())
+    path = make_once(
+        f"blocks-{fingerprint.hexdigest()}.arrow",
+        lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished),
+    )
+    return Dataset.from_file(str(path))

@@ -1,0 +1,36 @@
+"""Names of models and tokenizers: a folder, a Hub id, or `package:NAME/PATH` inside an installed package."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tfmlm.errors import UserError
+
+_PACKAGE_SCHEME = "package:"
+
+
+def resolve_name_or_path(name_or_path: str, key: str) -> str:
+    """Turns `package:NAME/PATH` into a folder and checks that a path is one; a Hub id stays as it is.
+
+    Args:
+        name_or_path: what the configuration says.
+        key: the configuration key, for the message.
+
+    Raises:
+        UserError: the package is not installed, or the path is not a folder.
+    """
+    if name_or_path.startswith(_PACKAGE_SCHEME):
+        package, _, inner = name_or_path.removeprefix(_PACKAGE_SCHEME).partition("/")
+        spec = find_spec(package)  # finds the folder without importing the package
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                f"{key} {name_or_path!r}: the package {package!r} is not installed; "
+                "`make train` installs the quickstart's"
+            )
+        name_or_path = str(Path(spec.submodule_search_locations[0], inner))
+    path = Path(name_or_path)
+    is_hub_id = name_or_path.count("/") <= 1 and not name_or_path.startswith((".", "~", "/"))
+    if not path.is_dir() and (path.exists() or not is_hub_id):
+        raise UserError(f"{key} {name_or_path!r} is not a folder; give a model folder or a Hub id")
+    return name_or_path

@@ -1,0 +1,32 @@
+"""The one place where the libraries' noise is turned off, so that a terminal shows what matters."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quieten_libraries() -> None:
+    """Silences TensorFlow, transformers and datasets for the commands; errors still come as exceptions."""
+    import datasets
+    import tensorflow as tf
+    import transformers
+
+    # "Some weights were newly initialized", "TensorFlow is deprecated": the run's notes say what matters.
+    transformers.logging.set_verbosity_error()
+    # One bar for each map and filter; the run logs one line a stage instead.
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
+    datasets.disable_caching()
+    # Retracing and AutoGraph hints are for TensorFlow programmers.
+    tf.get_logger().setLevel(logging.ERROR)
+    # tf_keras, transformers and their dependencies warn of their own deprecations.
+    warnings.simplefilter("ignore")
+
+
+def show_progress_lines() -> None:
+    """Prints what the `tfmlm` logger says, one plain line a message, to standard error."""
+    logger = logging.getLogger("tfmlm")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,69 @@
+"""What a person reads: the summary of a run, filled masks, and the list of settings."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
+
+from tfmlm.config import Config
+
+if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
+    from tfmlm.export.predict import Candidate
+    from tfmlm.run import FinishedRun
+
+
+def describe_run(finished: FinishedRun) -> str:
+    """The summary that ends a run."""
+    result = finished.result
+    lines = [
+        f"perplexity   {result.initial_perplexity:,.2f} before, {result.perplexity:,.2f} after training",
+        f"training     {result.steps:,} steps, {result.tokens:,} tokens, {result.train_seconds:,.0f} s",
+        f"speed        {result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
+        f"model        {result.model_dir}",
+    ]
+    if result.saved_model_dir:
+        lines.append(f"SavedModel   {result.saved_model_dir}")
+    lines += [f"note         {note}" for note in result.notes]
+    for text, masks in finished.samples.items():
+        lines += ["", *describe_masks(text, masks)]
+    example = next(iter(finished.samples), "TEXT WITH A MASK")
+    lines += ["", f"next         tfmlm predict {result.model_dir} {example!r}"]
+    return "\n".join(lines)
+
+
+def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[str]:
+    """A text and, for each of its masks, the candidates with their probabilities."""
+    yield text
+    for number, candidates in enumerate(masks, start=1):
+        words = ", ".join(
+            f"{candidate['token_str'].strip()} {candidate['score']:.0%}" for candidate in candidates
+        )
+        yield f"  {f'{number}. ' if len(masks) > 1 else ''}{words}"
+
+
+def describe_keys() -> str:
+    """Every key of the configuration with its default and meaning."""
+    return "\n".join(
+        f"{name}.{key} = {default!r}\n{textwrap.indent(textwrap.fill(meaning, 88), '    ')}"
+        for name, key, default, meaning in list_keys()
+    )
+
+
+def list_keys() -> Iterator[tuple[str, str, object, str]]:
+    """Section, key, default and meaning of every setting, read off the docstrings of the dataclasses."""
+    defaults = asdict(Config())
+    for section in fields(Config):
+        meanings = _read_attributes(section.default_factory.__doc__ or "")
+        for key, default in defaults[section.name].items():
+            yield section.name, key, default, meanings[key]
+
+
+def _read_attributes(docstring: str) -> Mapping[str, str]:
+    """The entries of a Google-style `Attributes:` section."""
+    entries = re.findall(
+        r"^ {8}(\w+): ((?:.*\n)(?: {12}.*\n)*)", docstring.partition("Attributes:")[2] + "\n", re.M
+    )
+    return {name: " ".join(text.split()) for name, text in entries}

@@ -1,0 +1,99 @@
+"""A whole run: train, export, fill the sample texts, push, and write down the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tfmlm.config import Config
+from tfmlm.config_loading import load_config
+from tfmlm.errors import UserError
+from tfmlm.export.predict import Candidate, load_predictor
+from tfmlm.export.saved_model import export_saved_model
+from tfmlm.hub.push import push_model
+from tfmlm.run_folder import RUN_CONFIG_NAME, Result, RunFolder, open_run_folder
+from tfmlm.training.evaluate import Evaluation, evaluate
+from tfmlm.training.setup import set_up
+from tfmlm.training.train import train
+
+
+class FinishedRun(NamedTuple):
+    """A run's result and its filled sample texts (for each text, one list of candidates a mask)."""
+
+    result: Result
+    samples: dict[str, list[list[Candidate]]]
+
+
+def run(config: Config) -> FinishedRun:
+    """Does everything that a configuration asks for; a finished run is only read again.
+
+    Raises:
+        UserError: something in the configuration, the data or the run folder is wrong.
+    """
+    folder = open_run_folder(config)
+    result = folder.read_result() or _train_and_export(config, folder)
+    return FinishedRun(result, fill_samples(config, folder))
+
+
+def _train_and_export(config: Config, folder: RunFolder) -> Result:
+    trained = train(config, folder)
+    version = export_run(config, folder.model_dir) if config.export.enabled else None
+    if config.hub.push:
+        push_model(folder.model_dir, config.hub)
+    result = Result(
+        perplexity=trained.after.perplexity,
+        eval_loss=trained.after.loss,
+        initial_perplexity=trained.before.perplexity,
+        steps=trained.log.step,
+        tokens=trained.log.step * trained.log.tokens_per_step,
+        train_seconds=trained.log.seconds,
+        step_seconds_median=trained.log.step_seconds_median,
+        tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
+        model_dir=str(folder.model_dir),
+        saved_model_dir=str(version) if version else None,
+        notes=trained.notes,
+    )
+    folder.write_result(result)
+    return result
+
+
+def fill_samples(config: Config, folder: RunFolder) -> dict[str, list[list[Candidate]]]:
+    """Fills the masks of `run.sample_texts` with the trained model."""
+    if not config.run.sample_texts:
+        return {}
+    predictor = load_predictor(str(folder.model_dir), top_k=5)
+    return dict(zip(config.run.sample_texts, predictor(config.run.sample_texts), strict=True))
+
+
+def export_run(config: Config, model_dir: Path) -> Path:
+    """Exports a model under the configured name, or the run's."""
+    return export_saved_model(model_dir, config.export, config.export.name or config.run.name)
+
+
+def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
+    """Evaluates a run or a model folder on the held-out text of its run, as the run itself did."""
+    config, model_dir = load_trained(path, overrides)
+    setup = set_up(
+        replace(
+            config,
+            model=replace(config.model, name_or_path=str(model_dir), config={}),
+            tokenizer=replace(config.tokenizer, name_or_path=str(model_dir), train_vocab_size=None),
+        )
+    )
+    return evaluate(setup.model, setup.validation)
+
+
+def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
+    """Finds the model folder of a run or model folder, and the configuration that it was trained with.
+
+    Raises:
+        UserError: `path` is neither.
+    """
+    model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
+    config_file = model_dir / RUN_CONFIG_NAME
+    if not config_file.exists():
+        raise UserError(
+            f"{str(path)!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
+        )
+    return load_config(config_file, overrides), model_dir

@@ -1,0 +1,135 @@
+"""The run folder: what lies where, who may write in it, and when a run counts as finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tfmlm.config import Config
+from tfmlm.config_loading import differing_keys, dump_config, load_config
+from tfmlm.errors import UserError
+
+RUN_CONFIG_NAME = "run_config.yaml"
+"""Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run is judged by; `result.json`.
+
+    Attributes:
+        perplexity: exponential of `eval_loss`, after training.
+        eval_loss: token-weighted mean cross-entropy over the held-out masked tokens, in nats.
+        initial_perplexity: the same measure before training.
+        steps: optimizer steps.
+        tokens: tokens that went through the model, padding included.
+        train_seconds: wall-clock seconds in the training loop, the first step's tracing included.
+        step_seconds_median: median seconds of a step.
+        tokens_per_second: of the median step.
+        model_dir: the Hugging Face folder.
+        saved_model_dir: the exported version, if there is one.
+        notes: what the person should know, one sentence each.
+    """
+
+    perplexity: float
+    eval_loss: float
+    initial_perplexity: float
+    steps: int
+    tokens: int
+    train_seconds: float
+    step_seconds_median: float
+    tokens_per_second: float
+    model_dir: str
+    saved_model_dir: str | None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder. `result.json` is written last: a folder without it is not finished."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The effective configuration, which loads back."""
+        return self.path / "config.yaml"
+
+    @property
+    def model_dir(self) -> Path:
+        """The trained model as a Hugging Face folder."""
+        return self.path / "model"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Checkpoints of the training state."""
+        return self.path / "checkpoints"
+
+    @property
+    def logs_dir(self) -> Path:
+        """`metrics.csv` and TensorBoard's event files."""
+        return self.path / "logs"
+
+    @property
+    def plots_dir(self) -> Path:
+        """Plots of the training curve."""
+        return self.path / "plots"
+
+    @property
+    def result_file(self) -> Path:
+        """The mark of a finished run."""
+        return self.path / "result.json"
+
+    def read_result(self) -> Result | None:
+        """The result of a finished run, or None."""
+        return Result(**json.loads(self.result_file.read_text())) if self.result_file.exists() else None
+
+    def write_result(self, result: Result) -> None:
+        """Marks the run as finished."""
+        write_atomically(self.result_file, json.dumps(asdict(result), indent=2) + "\n")
+
+
+def open_run_folder(config: Config) -> RunFolder:
+    """Makes the folder of a new run, or opens the one that the same configuration began.
+
+    Raises:
+        UserError: the folder cannot be written, or it holds a run that this one must not touch.
+    """
+    folder = RunFolder(config.run_dir)
+    if folder.config_file.exists():
+        _check_same_run(folder, config)
+    elif folder.path.is_dir() and any(folder.path.iterdir()):
+        raise UserError(
+            f"run folder {str(folder.path)!r} is not empty and holds no run; choose another run.name"
+        )
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder.config_file, dump_config(config))
+    except OSError as error:
+        raise UserError(
+            f"run folder {str(folder.path)!r} cannot be written: {error.strerror}; set run.output_dir"
+        ) from error
+    return folder
+
+
+def _check_same_run(folder: RunFolder, config: Config) -> None:
+    if config.train.resume == "never":
+        raise UserError(
+            f"run folder {str(folder.path)!r} already holds a run and train.resume is never; "
+            "remove the folder or choose another run.name"
+        )
+    keys = differing_keys(config, load_config(folder.config_file))
+    if keys:
+        raise UserError(
+            f"run folder {str(folder.path)!r} holds a run of another configuration ({', '.join(keys)}); "
+            "choose another run.name or remove the folder"
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file under a temporary name and renames it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,113 @@
+"""The Keras model that `fit` trains: a Hugging Face masked language model with the right step and loss."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from transformers import TFPreTrainedModel
+
+from tfmlm.config import Config
+from tfmlm.data.masking import IGNORE_LABEL
+from tfmlm.data.pipeline import Batch
+from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
+from tfmlm.training.loss import count_slots, gather_masked_positions, sum_cross_entropy
+
+
+class MaskedLanguageModel(tf.keras.Model):
+    """Trains and evaluates a `TFAutoModelForMaskedLM` with logits only at masked positions.
+
+    One call of `train_step` is one optimizer step: the batch of a replica is cut into
+    `gradient_accumulation_steps` micro-batches, sums of losses and of gradients are added over them and
+    over the replicas, and divided once by the global number of masked tokens.
+
+    Attributes:
+        model: the Hugging Face model, which owns the weights.
+    """
+
+    def __init__(self, model: TFPreTrainedModel, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        self._num_micro_batches = config.train.gradient_accumulation_steps
+        self._max_grad_norm = config.optimizer.max_grad_norm
+        num_tokens = config.train.per_replica_batch_size * config.data.block_size
+        masked_only = config.train.logits == "masked" and model.config.model_type in ARCHITECTURES
+        self._num_slots = count_slots(num_tokens, config.masking.rate) if masked_only else num_tokens
+        # float64: a float32 sum over a large evaluation set loses the sixth digit of the perplexity.
+        self._loss_mean = tf.keras.metrics.Mean("loss", dtype=tf.float64)
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        """Metrics that Keras resets before each evaluation."""
+        return [self._loss_mean]
+
+    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """Logits [B, L, V] of `input_ids` and `attention_mask`."""
+        return self.model(
+            batch["input_ids"], attention_mask=batch["attention_mask"], training=training
+        ).logits
+
+    def sum_loss(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Sum of the losses, number of tokens in it, and overflow of one micro-batch, each []."""
+        positions = gather_masked_positions(batch["labels"], self._num_slots)
+        logits = compute_logits_at(
+            self.model, batch["input_ids"], batch["attention_mask"], positions.indices, training
+        )
+        loss_sum = sum_cross_entropy(logits, positions.labels, positions.weights)
+        return loss_sum, tf.reduce_sum(positions.weights), positions.overflow
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """One optimizer step.
+
+        Returns:
+            `loss` float32 [], the token-weighted mean over the global batch; `masked_tokens` float32 [], its
+            weight; `overflow` int32 [], masked tokens that found no slot; `learning_rate` float32 [].
+        """
+        replicas = tf.distribute.get_replica_context()
+        micro_batches = self._split_batch(batch)
+        weight = replicas.all_reduce("SUM", tf.add_n([self._count_kept(part) for part in micro_batches]))
+        first, *others = [self._differentiate(part, weight) for part in micro_batches]
+        gradients, loss, overflow = first
+        for more_gradients, more_loss, more_overflow in others:
+            gradients = [total + part for total, part in zip(gradients, more_gradients, strict=True)]
+            loss, overflow = loss + more_loss, overflow + more_overflow
+
+        gradients = replicas.all_reduce("SUM", gradients)
+        if self._max_grad_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._max_grad_norm)
+        learning_rate = self.optimizer.learning_rate(self.optimizer.iterations)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.model.trainable_variables, strict=True),
+            experimental_aggregate_gradients=False,
+        )
+        return {
+            "loss": replicas.all_reduce("SUM", loss),
+            "masked_tokens": weight,
+            "overflow": replicas.all_reduce("SUM", overflow),
+            "learning_rate": learning_rate,
+        }
+
+    def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """Adds one batch to the token-weighted mean loss."""
+        loss_sum, weight, _ = self.sum_loss(batch, training=False)
+        self._loss_mean.update_state(tf.math.divide_no_nan(loss_sum, weight), sample_weight=weight)
+        return {"loss": self._loss_mean.result()}
+
+    def _split_batch(self, batch: Batch) -> list[Batch]:
+        """The micro-batches of a replica's batch; Python unrolls them, so the graph has no loop."""
+        columns = {name: tf.split(column, self._num_micro_batches) for name, column in batch.items()}
+        return [
+            {name: parts[index] for name, parts in columns.items()}
+            for index in range(self._num_micro_batches)
+        ]
+
+    def _differentiate(self, batch: Batch, weight: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradients and loss of a micro-batch, as its share of the global mean, and its overflow."""
+        with tf.GradientTape() as tape:
+            loss_sum, _, overflow = self.sum_loss(batch, training=True)
+            loss = tf.math.divide_no_nan(loss_sum, weight)
+        gradients = tape.gradient(loss, self.model.trainable_variables, unconnected_gradients="zero")
+        # The tied embedding's gradient is dense through the head, so nothing is saved by keeping it sparse.
+        return [tf.convert_to_tensor(gradient) for gradient in gradients], loss, overflow
+
+    def _count_kept(self, batch: Batch) -> tf.Tensor:
+        chosen = tf.reduce_sum(tf.cast(batch["labels"] != IGNORE_LABEL, tf.int32))
+        return tf.cast(tf.minimum(chosen, self._num_slots), tf.float32)

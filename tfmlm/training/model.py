@@ -1,0 +1,179 @@
+"""Loads the pretrained model, or makes one from a configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    CONFIG_MAPPING,
+    TF_MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    TFAutoModelForMaskedLM,
+    TFPreTrainedModel,
+)
+
+from tfmlm.config import Config
+from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.errors import UserError
+from tfmlm.locations import resolve_name_or_path
+
+_COUNTED_BLOCKS = 4096
+"""Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""
+
+
+def _check_model_folder(path: Path) -> None:
+    if not (path / "config.json").exists():
+        raise UserError(f"model folder {str(path)!r} has no config.json; give a Hugging Face model folder")
+    weights = [name for pattern in ("model*.safetensors", "tf_model*.h5") for name in path.glob(pattern)]
+    if not weights:
+        raise UserError(
+            f"model folder {str(path)!r} has no weights (model.safetensors or tf_model.h5); "
+            "pickled PyTorch weights are not read"
+        )
+
+
+def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, bool]:
+    """Loads or makes the model that `model` configures.
+
+    Call it inside the scope of the strategy and under the Keras policy of the run.
+
+    Returns:
+        The built model, and whether its vocabulary head is new, not from the checkpoint.
+
+    Raises:
+        UserError: the model, its configuration, the tokenizer or the block size do not fit together.
+    """
+    if config.model.name_or_path:
+        name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
+        model, has_new_head = _load_pretrained(name_or_path, config.model.config)
+    else:
+        model, has_new_head = _make_from_config(config, tokenizer), True
+    _check_fit(model.config, tokenizer, config.data.block_size)
+    return model, has_new_head
+
+
+def load_model_folder(
+    name_or_path: str | Path,
+) -> tuple[TFPreTrainedModel, PreTrainedTokenizerFast]:
+    """Loads a trained model in float32 and its tokenizer, whose `model_max_length` is set to the model's.
+
+    Raises:
+        UserError: there is no such model, or it has no tokenizer.
+    """
+    resolved = resolve_name_or_path(str(name_or_path), "model")
+    model, _ = _load_pretrained(resolved, {})
+    tokenizer = load_tokenizer(resolved)
+    tokenizer.model_max_length = max_block_size(model.config)
+    return model, tokenizer
+
+
+def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, bool]:
+    if Path(name_or_path).is_dir():
+        _check_model_folder(Path(name_or_path))
+    try:
+        model_config = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.name_or_path {name_or_path!r} cannot be loaded: {reason}") from error
+    model_config = _override(model_config, fields)
+    _check_has_head(model_config)
+    try:
+        model, info = TFAutoModelForMaskedLM.from_pretrained(
+            name_or_path, config=model_config, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
+    missing = info["missing_keys"]
+    encoder_name = re.compile(rf"{model.base_model_prefix}[./]")
+    missing_in_encoder = [name for name in missing if encoder_name.match(name)]
+    if missing_in_encoder:
+        raise UserError(
+            f"weights of {name_or_path!r} lack {len(missing_in_encoder)} tensors of the encoder, "
+            f"{missing_in_encoder[0]} for one; they belong to another model or architecture"
+        )
+    return model, any(re.search(r"bias(:0)?$", name) for name in missing)
+
+
+def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:
+    fields = dict(config.model.config)
+    model_type = fields.pop("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"model.config.model_type {model_type!r} is unknown{_suggest(model_type, CONFIG_MAPPING)}"
+        )
+    vocabulary = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    model_config = _override(AutoConfig.for_model(model_type, **vocabulary), fields)
+    _check_has_head(model_config)
+    model = TFAutoModelForMaskedLM.from_config(model_config)
+    model.build_in_name_scope()
+    return model
+
+
+def _override(model_config: PretrainedConfig, fields: dict[str, object]) -> PretrainedConfig:
+    known = model_config.to_dict()
+    for name, value in fields.items():
+        if name not in known:
+            raise UserError(
+                f"model.config.{name} is not a field of {model_config.model_type}{_suggest(name, known)}"
+            )
+        setattr(model_config, name, value)
+    return model_config
+
+
+def _suggest(name: str, known: object) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)  # type: ignore[call-overload]
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_has_head(model_config: PretrainedConfig) -> None:
+    if type(model_config) not in TF_MODEL_FOR_MASKED_LM_MAPPING:
+        raise UserError(
+            f"model type {model_config.model_type!r} has no TensorFlow masked-LM head in transformers; "
+            "use one such as bert, roberta, distilbert, albert, electra, camembert, xlm-roberta or mpnet"
+        )
+
+
+def max_block_size(model_config: PretrainedConfig) -> int:
+    """Longest input, in tokens. RoBERTa's family and MPNet count positions from `pad_token_id` + 1."""
+    positions = int(model_config.max_position_embeddings)
+    offset = model_config.model_type in {"camembert", "mpnet", "roberta", "xlm-roberta"}
+    return positions - (model_config.pad_token_id + 1 if offset else 0)
+
+
+def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, block_size: int) -> None:
+    longest = max_block_size(model_config)
+    if block_size > longest:
+        raise UserError(
+            f"data.block_size {block_size} is over the model's maximum of {longest}; set at most {longest}"
+        )
+    if len(tokenizer) > model_config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model only {model_config.vocab_size}; "
+            "use the model's own tokenizer"
+        )
+
+
+def set_output_bias(model: TFPreTrainedModel, blocks: Dataset) -> None:
+    """Starts a new head from the tokens' frequencies: its bias becomes their log probability.
+
+    With near-zero logits the softmax of the bias is the model's whole prediction: the first perplexity is
+    that of the unigram distribution instead of about the vocabulary's size, and the first hundred steps are
+    not spent on learning frequencies.
+    """
+    sample = blocks.select(range(min(len(blocks), _COUNTED_BLOCKS))).with_format("numpy")
+    # Add-one smoothing: a token that was not seen keeps a finite bias.
+    counts = 1.0 + np.bincount(sample[:]["input_ids"].reshape(-1), minlength=model.config.vocab_size)
+    for bias in model.get_lm_head().get_bias().values():
+        bias.assign(np.log(counts / counts.sum()))

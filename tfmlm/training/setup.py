@@ -1,0 +1,98 @@
+"""What training and evaluation both need: data, masks, and a compiled model on its devices."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfmlm.config import Config
+from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.pipeline import make_evaluation_batches
+from tfmlm.data.prepare import PreparedData, prepare_data
+from tfmlm.training.masked_lm import MaskedLanguageModel
+from tfmlm.training.model import make_model, set_output_bias
+from tfmlm.training.optimizer import make_optimizer
+from tfmlm.training.strategy import choose_precision, make_strategy, precision_policy
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Setup(NamedTuple):
+    """Everything that a run computes with.
+
+    Attributes:
+        data: the tokenizer and the blocks.
+        collator: masks the batches.
+        model: compiled, on the devices of the strategy.
+        validation: batches of the held-out blocks.
+        blocks_per_step: blocks that all replicas and accumulation steps of one optimizer step see.
+        total_steps: optimizer steps that the configuration asks for.
+        notes: what the person should know, one sentence each.
+    """
+
+    data: PreparedData
+    collator: MaskingCollator
+    model: MaskedLanguageModel
+    validation: tf.data.Dataset
+    blocks_per_step: int
+    total_steps: int
+    notes: list[str]
+
+
+def set_up(config: Config) -> Setup:
+    """Prepares the data and compiles the model.
+
+    Raises:
+        UserError: text, tokenizer, model and configuration do not fit together.
+    """
+    tf.keras.utils.set_random_seed(config.run.seed)
+    precision, notes = choose_precision(config.train.precision)
+    _LOGGER.info("reading %s", config.data.source)
+    data = prepare_data(config)
+    _LOGGER.info(
+        "%s blocks of %d tokens to train on, %s held out",
+        f"{len(data.train):,}",
+        config.data.block_size,
+        f"{len(data.validation):,}",
+    )
+    collator = MaskingCollator(
+        MaskableVocabulary.from_tokenizer(data.tokenizer), config.masking, config.run.seed
+    )
+    strategy = make_strategy(config.distribute)
+    global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
+    blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
+    total_steps = count_steps(config, len(data.train), blocks_per_step)
+
+    with strategy.scope(), precision_policy(precision):
+        pretrained, has_new_head = make_model(config, data.tokenizer)
+        if has_new_head:
+            set_output_bias(pretrained, data.train)
+            notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
+        model = MaskedLanguageModel(pretrained, config)
+        model.compile(make_optimizer(config.optimizer, total_steps), jit_compile=config.train.xla)
+    _LOGGER.info(
+        "%s with %s parameters, %d steps of %d blocks, %s on %s",
+        pretrained.config.model_type,
+        f"{pretrained.count_params():,}",
+        total_steps,
+        blocks_per_step,
+        precision,
+        f"{strategy.num_replicas_in_sync} {strategy.extended.worker_devices[0].split(':')[-2]}",
+    )
+    return Setup(
+        data=data,
+        collator=collator,
+        model=model,
+        validation=make_evaluation_batches(data.validation, collator, global_batch_size),
+        blocks_per_step=blocks_per_step,
+        total_steps=total_steps,
+        notes=notes,
+    )
+
+
+def count_steps(config: Config, num_blocks: int, blocks_per_step: int) -> int:
+    """Optimizer steps of the configured epochs, at least one and at most `train.max_steps`."""
+    steps = max(1, config.train.epochs * num_blocks // blocks_per_step)
+    return min(steps, config.train.max_steps or steps)

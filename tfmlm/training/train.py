@@ -1,0 +1,95 @@
+"""The training run: from a configuration to a trained model in its run folder. Read this page first."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
+
+from tfmlm.config import Config
+from tfmlm.config_loading import dump_config
+from tfmlm.data.pipeline import make_training_batches
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
+from tfmlm.training.callbacks import RunLog, make_callbacks
+from tfmlm.training.checkpoint import TrainingCheckpoint
+from tfmlm.training.evaluate import Evaluation, evaluate
+from tfmlm.training.plots import plot_metrics
+from tfmlm.training.setup import set_up
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class TrainedModel(NamedTuple):
+    """What a training run leaves behind; the model itself lies in `RunFolder.model_dir`.
+
+    Attributes:
+        before: evaluation of the model as it was loaded or made.
+        after: evaluation of the trained model.
+        log: steps, seconds and times of the steps.
+        notes: what the person should know, one sentence each.
+    """
+
+    before: Evaluation
+    after: Evaluation
+    log: RunLog
+    notes: list[str]
+
+
+def train(config: Config, folder: RunFolder) -> TrainedModel:
+    """Trains a masked language model, from the newest checkpoint in `folder` if there is one.
+
+    Raises:
+        UserError: text, tokenizer, model and configuration do not fit together.
+    """
+    setup = set_up(config)
+    before = evaluate(setup.model, setup.validation)
+    _LOGGER.info("perplexity before training: %.2f", before.perplexity)
+
+    checkpoint = TrainingCheckpoint(setup.model, folder.checkpoints_dir)
+    first_step = checkpoint.restore()
+    log = RunLog(
+        folder.logs_dir,
+        first_step,
+        float(checkpoint.seconds),
+        setup.blocks_per_step * config.data.block_size,
+    )
+    if first_step < setup.total_steps:
+        setup.model.fit(
+            make_training_batches(
+                setup.data.train,
+                setup.collator,
+                config.run.seed,
+                first_step,
+                setup.total_steps,
+                setup.blocks_per_step,
+            ),
+            callbacks=make_callbacks(config, setup.model, checkpoint, log),
+            verbose=0,
+        )
+
+    after = evaluate(setup.model, setup.validation)
+    save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
+    plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
+    return TrainedModel(before, after, log, setup.notes + _describe_overflow(log))
+
+
+def save_model(
+    model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: Config, model_dir: Path
+) -> None:
+    """Writes a Hugging Face folder, the run's configuration included, under a temporary name; renames it."""
+    unfinished = model_dir.with_name(f".{model_dir.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished, safe_serialization=True)
+    tokenizer.save_pretrained(unfinished)
+    (unfinished / RUN_CONFIG_NAME).write_text(dump_config(config), encoding="utf-8")
+    shutil.rmtree(model_dir, ignore_errors=True)
+    unfinished.rename(model_dir)
+
+
+def _describe_overflow(log: RunLog) -> list[str]:
+    if not log.overflow:
+        return []
+    return [f"{log.overflow} masked tokens found no slot in their batch and were left out of the loss"]
