@@ -6,8 +6,12 @@ import logging
 import warnings
 
 
-def quieten_libraries() -> None:
-    """Silences TensorFlow, transformers and datasets for the commands; errors still come as exceptions."""
+def quieten_libraries(ignore_warnings: bool = True) -> None:
+    """Silences TensorFlow, transformers and datasets; errors still come as exceptions.
+
+    Args:
+        ignore_warnings: also ignore Python warnings, which are for programmers.
+    """
     import datasets
     import tensorflow as tf
     import transformers
@@ -22,7 +26,8 @@ def quieten_libraries() -> None:
     # Retracing and AutoGraph hints are for TensorFlow programmers.
     tf.get_logger().setLevel(logging.ERROR)
     # tf_keras, transformers and their dependencies warn of their own deprecations.
-    warnings.simplefilter("ignore")
+    if ignore_warnings:
+        warnings.simplefilter("ignore")
 
 
 def show_progress_lines() -> None:

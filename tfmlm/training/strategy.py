@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfmlm.config import DistributeConfig
 
+_CPUINFO = Path("/proc/cpuinfo")
 _FAST_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags of x86 (the first two) and Arm (the last) with bfloat16 arithmetic."""
 
@@ -39,8 +40,7 @@ def choose_precision(requested: str) -> tuple[str, list[str]]:
 
 def has_fast_bfloat16() -> bool:
     """Whether the processor names bfloat16 arithmetic among its features (Linux; elsewhere taken as no)."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and bool(_FAST_BFLOAT16_FLAGS & set(cpuinfo.read_text().split()))
+    return _CPUINFO.exists() and bool(_FAST_BFLOAT16_FLAGS & set(_CPUINFO.read_text().split()))
 
 
 @contextmanager

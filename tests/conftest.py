@@ -1,0 +1,61 @@
+"""Fixtures that every test may use, and the settings that must precede TensorFlow."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before tfmlm and the libraries are imported: no test reads or fills the user's cache, or asks the Hub.
+os.environ["TFMLM_CACHE"] = tempfile.mkdtemp(prefix="tfmlm-test-cache-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import tensorflow as tf
+from tokenizers import ByteLevelBPETokenizer
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
+
+from tests.tiny import SENTENCES
+from tfmlm.config import TokenizerConfig
+from tfmlm.quiet import quieten_libraries
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_logical_cpus() -> None:
+    """Two replicas on one machine: real `tf.distribute`, without a GPU."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_libraries() -> None:
+    """As the commands do, but warnings stay errors."""
+    quieten_libraries(ignore_warnings=False)
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> BertTokenizerFast:
+    """WordPiece; [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4."""
+    from datasets import Dataset
+
+    from tfmlm.data.tokenizers import train_tokenizer
+
+    texts = Dataset.from_dict({"text": SENTENCES})
+    return train_tokenizer(texts, TokenizerConfig(train_vocab_size=300))
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE as RoBERTa has it; <s> <pad> </s> <unk> <mask> are 0 to 4."""
+    bpe = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe.train_from_iterator(SENTENCES, vocab_size=400, special_tokens=special, show_progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        bpe.save_model(folder)
+        return RobertaTokenizerFast.from_pretrained(folder)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A plain text file, one text a line."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
+    return path

@@ -1,0 +1,140 @@
+"""Loading and making models."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import BertConfig, PreTrainedTokenizerFast, ViTConfig
+
+from tests.pytorch_folder import write_hub_folder
+from tests.test_heads import make_tiny
+from tests.tiny import TINY_CONFIGS
+from tfmlm.config import Config, DataConfig, ModelConfig
+from tfmlm.errors import UserError
+from tfmlm.training.model import load_model_folder, make_model, max_block_size, set_output_bias
+
+
+def configure(name_or_path: object = None, block_size: int = 32, **fields: object) -> Config:
+    return Config(
+        data=DataConfig(block_size=block_size),
+        model=ModelConfig(name_or_path=str(name_or_path) if name_or_path else None, config=fields),
+    )
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
+    write_hub_folder(tmp_path / "hub", byte_tokenizer)
+    return tmp_path / "hub"
+
+
+def test_pytorch_keyed_weights_arrive_whole(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    weights = write_hub_folder(tmp_path / "hub", byte_tokenizer)
+    model, has_new_head = make_model(configure(tmp_path / "hub"), byte_tokenizer)
+    assert not has_new_head
+    encoder = model.roberta
+    np.testing.assert_array_equal(
+        encoder.embeddings.weight, weights["roberta.embeddings.word_embeddings.weight"]
+    )
+    np.testing.assert_array_equal(
+        encoder.encoder.layer[1].intermediate.dense.kernel,
+        weights["roberta.encoder.layer.1.intermediate.dense.weight"].T,
+    )
+    np.testing.assert_array_equal(model.lm_head.bias, weights["lm_head.bias"])
+    assert len(model.weights) == len(weights)
+
+
+def test_fields_replace_those_of_the_pretrained_configuration(
+    hub_folder: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model, _ = make_model(configure(hub_folder, hidden_dropout_prob=0.25), byte_tokenizer)
+    assert model.config.hidden_dropout_prob == 0.25
+
+
+def test_an_encoder_without_a_head_gets_a_new_one(
+    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    whole = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    whole.save_pretrained(tmp_path, safe_serialization=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    encoder = {name: value for name, value in weights.items() if "mlm" not in name}
+    assert len(encoder) < len(weights)
+    save_file(encoder, tmp_path / "model.safetensors", metadata={"format": "tf"})
+    _, has_new_head = make_model(configure(tmp_path), word_tokenizer)
+    assert has_new_head
+
+
+def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedTokenizerFast) -> None:
+    from datasets import Dataset
+
+    model = make_tiny("bert", **TINY_CONFIGS["bert"])
+    blocks = Dataset.from_dict({"input_ids": [[7, 7, 7, 8]] * 10})
+    set_output_bias(model, blocks)
+    bias = model.mlm.predictions.bias.numpy()
+    assert np.exp(bias).sum() == pytest.approx(1.0, rel=1e-5)
+    assert bias[7] - bias[8] == pytest.approx(np.log(31 / 11), rel=1e-5)
+    assert bias[9] == bias[10] == bias.min()
+
+
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+def test_the_longest_block_runs_and_one_more_does_not_fit(model_type: str) -> None:
+    model = make_tiny(model_type, **TINY_CONFIGS[model_type])
+    longest = max_block_size(model.config)
+    model(np.full((1, longest), 7, np.int32))
+    embeddings = model.get_input_embeddings()
+    positions = getattr(embeddings, "position_embeddings", None)
+    num_positions = 72 if positions is None else positions.shape[0]
+    offset = 2 if model_type in {"camembert", "mpnet", "roberta", "xlm-roberta"} else 0
+    assert longest == num_positions - offset
+
+
+def test_an_export_knows_the_models_length(hub_folder: Path) -> None:
+    _, tokenizer = load_model_folder(hub_folder)
+    assert tokenizer.model_max_length == 70
+
+
+def test_bad_models_are_named_in_one_line(
+    tmp_path: Path, hub_folder: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    bert = tmp_path / "bert"
+    make_tiny("bert", **TINY_CONFIGS["bert"]).save_pretrained(bert, safe_serialization=True)
+    no_weights = tmp_path / "no_weights"
+    no_weights.mkdir()
+    BertConfig().save_pretrained(no_weights)
+    pickled = tmp_path / "pickled"
+    shutil.copytree(no_weights, pickled)
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    vision = tmp_path / "vision"
+    shutil.copytree(hub_folder, vision)
+    ViTConfig().save_pretrained(vision)
+    other = tmp_path / "other"
+    shutil.copytree(hub_folder, other)
+    shutil.copy(bert / "model.safetensors", other)
+    broken = tmp_path / "broken"
+    shutil.copytree(hub_folder, broken)
+    (broken / "model.safetensors").write_bytes(b"not safetensors")
+    scratch = TINY_CONFIGS["bert"]
+    cases = [
+        (configure(tmp_path / "nowhere" / "x"), "is not a folder"),
+        (configure(tmp_path), "has no config.json"),
+        (configure(no_weights), "has no weights"),
+        (configure(pickled), "pickled PyTorch weights are not read"),
+        (configure(vision), "'vit' has no TensorFlow masked-LM head"),
+        (configure(other), "tensors of the encoder"),
+        (configure(broken), "cannot be loaded"),
+        (configure("nobody/nothing"), "cannot be loaded"),
+        (configure("package:no_such_package/model"), "is not installed"),
+        (configure(bert), "use the model's own tokenizer"),
+        (configure(hub_folder, block_size=71), "over the model's maximum of 70"),
+        (configure(hub_folder, hiden_size=3), "did you mean 'hidden_size'"),
+        (configure(model_type="brt"), "did you mean 'bert'"),
+        (configure(model_type="vit"), "has no TensorFlow masked-LM head"),
+        (configure(model_type="bert", block_size=100, **scratch), "over the model's maximum of 72"),
+    ]
+    for config, expected in cases:
+        with pytest.raises(UserError) as caught:
+            make_model(config, byte_tokenizer)
+        assert expected in str(caught.value), config.model
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,112 @@
+"""A run that was cut short goes on where it stopped."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from transformers import TFAutoModelForMaskedLM
+
+from tests.tiny import without_dropout
+from tfmlm.config import (
+    Config,
+    DataConfig,
+    ExportConfig,
+    ModelConfig,
+    RunConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from tfmlm.errors import UserError
+from tfmlm.run import run
+from tfmlm.training import train as train_module
+from tfmlm.training.callbacks import make_callbacks
+
+
+@pytest.fixture
+def config(tmp_path: Path, text_file: Path) -> Config:
+    return Config(
+        run=RunConfig(output_dir=str(tmp_path / "run")),
+        data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
+        tokenizer=TokenizerConfig(train_vocab_size=200),
+        model=ModelConfig(config={"model_type": "bert"} | without_dropout("bert")),
+        train=TrainConfig(max_steps=7, per_replica_batch_size=4, checkpoint_every_steps=3),
+        export=ExportConfig(enabled=False),
+    )
+
+
+class PowerCutError(Exception):
+    """Stands for the end of the process."""
+
+
+def cut_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(batch: int, logs: object) -> None:
+        if batch + 1 == step:
+            raise PowerCutError
+
+    def make(*arguments: object) -> list[tf.keras.callbacks.Callback]:
+        return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
+
+    monkeypatch.setattr(train_module, "make_callbacks", make)
+
+
+def read_weights(folder: str) -> list[np.ndarray]:
+    return TFAutoModelForMaskedLM.from_pretrained(folder).get_weights()
+
+
+def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(replace(config, run=replace(config.run, output_dir=str(tmp_path / "whole"))))
+
+    with monkeypatch.context() as patch:
+        cut_after(5, patch)
+        with pytest.raises(PowerCutError):
+            run(config)
+    assert not (tmp_path / "run" / "result.json").exists()
+    resumed = run(config)
+
+    assert resumed.result.perplexity == whole.result.perplexity
+    assert resumed.result.initial_perplexity == whole.result.initial_perplexity
+    for mine, expected in zip(
+        read_weights(resumed.result.model_dir), read_weights(whole.result.model_dir), strict=True
+    ):
+        np.testing.assert_array_equal(mine, expected)
+
+    losses = []
+    for folder in ("whole", "run"):
+        with (tmp_path / folder / "logs" / "metrics.csv").open() as file:
+            losses.append([(row["step"], row["loss"]) for row in csv.DictReader(file)])
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == ["1", "2", "3", "4", "5", "6", "7"]
+
+
+def test_a_finished_run_is_not_trained_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(config)
+    cut_after(1, monkeypatch)
+    assert run(config).result == first.result
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(config: Config, tmp_path: Path) -> None:
+    run(config)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    other = replace(config, optimizer=replace(config.optimizer, learning_rate=0.5))
+    with pytest.raises(UserError, match=r"another configuration \(optimizer.learning_rate\)"):
+        run(other)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_never_refuses_an_existing_run(config: Config) -> None:
+    never = replace(config, train=replace(config.train, resume="never"))
+    run(never)
+    with pytest.raises(UserError, match=r"train\.resume is never"):
+        run(never)
+
+
+def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_path: Path) -> None:
+    budget = replace(config.train, max_steps=None, epochs=10_000, max_seconds=12.0)
+    finished = run(replace(config, train=budget))
+    assert 1 < finished.result.steps < 10_000
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates[-1] < 0.2 * max(rates)

@@ -1,0 +1,48 @@
+"""Small text and small models of every architecture, with random weights."""
+
+from itertools import product
+from typing import Any
+
+SENTENCES = [
+    f"{verb} the {adjective} {noun} of the given {whole}{tail}"
+    for verb, adjective, noun, (whole, tail) in product(
+        ["Return", "Compute", "Load", "Write"],
+        ["first", "default", "unsafe", "longest"],
+        ["name", "size", "value", "path", "index"],
+        [("array", "."), ("file", ", if it exists."), ("tokenizer", ": see below.")],
+    )
+]
+"""240 sentences in the manner of docstrings."""
+
+_COMMON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 72,
+}
+
+TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "albert": _COMMON | {"embedding_size": 16},
+    "bert": _COMMON,
+    "camembert": _COMMON,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 72},
+    "electra": _COMMON | {"embedding_size": 16},
+    "mpnet": _COMMON,
+    "roberta": _COMMON,
+    "xlm-roberta": _COMMON,
+}
+"""Fields of a Hugging Face configuration, by `model_type`."""
+
+PAD_IS_ONE = {"camembert", "mpnet", "roberta", "xlm-roberta"}
+"""Architectures whose padding id is 1, as their tokenizers have it."""
+
+
+def without_dropout(model_type: str) -> dict[str, Any]:
+    """The tiny configuration with all dropout off."""
+    names = (
+        ("dropout", "attention_dropout")
+        if model_type == "distilbert"
+        else ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    )
+    return TINY_CONFIGS[model_type] | dict.fromkeys(names, 0.0)
