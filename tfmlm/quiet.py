@@ -20,7 +20,8 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     transformers.logging.set_verbosity_error()
     # One bar for each map and filter; the run logs one line a stage instead.
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    # It logs a broken file and then raises it.
+    datasets.logging.set_verbosity(logging.CRITICAL)
     # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
     datasets.disable_caching()
     # Retracing and AutoGraph hints are for TensorFlow programmers.
@@ -33,5 +34,5 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
 def show_progress_lines() -> None:
     """Prints what the `tfmlm` logger says, one plain line a message, to standard error."""
     logger = logging.getLogger("tfmlm")
-    logger.addHandler(logging.StreamHandler())
+    logger.handlers = [logging.StreamHandler()]
     logger.setLevel(logging.INFO)

@@ -15,8 +15,8 @@ from tfmlm.data.sources import TEXT, load_texts
 from tfmlm.data.tokenizers import load_tokenizer, train_tokenizer
 from tfmlm.locations import resolve_name_or_path
 
-_CACHE_FORMAT = 1
-"""Counted up when packing changes what it writes, so that no older file is read."""
+_CACHE_FORMAT = 2
+"""Counted up when training a tokenizer or packing changes, so that no older file is read."""
 
 
 class PreparedData(NamedTuple):
@@ -48,21 +48,31 @@ def prepare_data(config: Config) -> PreparedData:
 
 
 def make_tokenizer(config: Config, texts: Dataset) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer, or loads the configured one, or else the model's own."""
+    """Trains the tokenizer once, or loads the configured one, or else the model's own."""
     if config.tokenizer.train_vocab_size:
-        return train_tokenizer(texts, config.tokenizer)
+        fingerprint = _fingerprint(texts, str(config.tokenizer))
+        folder = make_once(
+            f"tokenizer-{fingerprint}",
+            lambda unfinished: train_tokenizer(texts, config.tokenizer).save_pretrained(unfinished),
+        )
+        return load_tokenizer(folder)
     if config.tokenizer.name_or_path:
         return load_tokenizer(resolve_name_or_path(config.tokenizer.name_or_path, "tokenizer.name_or_path"))
     return load_tokenizer(resolve_name_or_path(config.model.name_or_path or "", "model.name_or_path"))
 
 
 def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, block_size: int) -> Dataset:
-    fingerprint = xxhash.xxh3_128(f"{_CACHE_FORMAT} {block_size}".encode())
-    fingerprint.update(tokenizer.backend_tokenizer.to_str().encode())
-    for batch in texts.iter(1000):
-        fingerprint.update("\0".join(batch[TEXT]).encode())
+    fingerprint = _fingerprint(texts, str(block_size), tokenizer.backend_tokenizer.to_str())
     path = make_once(
-        f"blocks-{fingerprint.hexdigest()}.arrow",
+        f"blocks-{fingerprint}.arrow",
         lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished),
     )
     return Dataset.from_file(str(path))
+
+
+def _fingerprint(texts: Dataset, *settings: str) -> str:
+    """A hash of every text and of the settings."""
+    fingerprint = xxhash.xxh3_128("\0".join((str(_CACHE_FORMAT), *settings)).encode())
+    for batch in texts.iter(1000):
+        fingerprint.update("\0".join(["", *batch[TEXT]]).encode())
+    return fingerprint.hexdigest()

@@ -13,6 +13,10 @@ from tfmlm.config import TokenizerConfig
 from tfmlm.data.sources import TEXT
 from tfmlm.errors import UserError
 
+_ENTRIES_A_CHARACTER = 16
+"""A trained vocabulary keeps one character for so many entries, and rarer ones are unknown: without a limit,
+the characters of all the world's scripts would fill a small vocabulary."""
+
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Loads a fast tokenizer that can mask.
@@ -45,19 +49,25 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
 
 
 def train_tokenizer(texts: Dataset, config: TokenizerConfig) -> PreTrainedTokenizerFast:
-    """Trains a lower-casing WordPiece tokenizer on the `text` column."""
+    """Trains a lower-casing WordPiece tokenizer on the `text` column.
+
+    The library's trainer breaks ties by a randomly seeded hash map, so that two trainings on the same text
+    can differ in a few rare entries; whoever must have the same one again keeps it.
+    """
+    vocab_size = int(config.train_vocab_size or 0)
     unknown = "[UNK]"
     wordpiece = Tokenizer(models.WordPiece(unk_token=unknown))
     wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
     wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     wordpiece.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=config.train_vocab_size,
+        vocab_size=vocab_size,
         special_tokens=["[PAD]", unknown, "[CLS]", "[SEP]", "[MASK]"],
+        limit_alphabet=vocab_size // _ENTRIES_A_CHARACTER,
         show_progress=False,
     )
     wordpiece.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
-    # BertTokenizerFast adds the [CLS] and [SEP] template and the names of the special tokens.
+    # BertTokenizerFast adds the template with [CLS] and [SEP] and the names of the special tokens.
     return BertTokenizerFast(tokenizer_object=wordpiece)
 
 

@@ -72,7 +72,7 @@ class RunLog(tf.keras.callbacks.Callback):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def close(self) -> None:
         """Closes the files."""
         self._file.close()
         self._tensorboard.close()

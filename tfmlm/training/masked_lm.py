@@ -26,6 +26,8 @@ class MaskedLanguageModel(tf.keras.Model):
     def __init__(self, model: TFPreTrainedModel, config: Config) -> None:
         super().__init__()
         self.model = model
+        # The step's figures are already those of the whole batch; Keras would add the replicas' up again.
+        self.distribute_reduction_method = "first"
         self._num_micro_batches = config.train.gradient_accumulation_steps
         self._max_grad_norm = config.optimizer.max_grad_norm
         num_tokens = config.train.per_replica_batch_size * config.data.block_size
@@ -38,6 +40,13 @@ class MaskedLanguageModel(tf.keras.Model):
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         """Metrics that Keras resets before each evaluation."""
         return [self._loss_mean]
+
+    def compile(self, optimizer: tf.keras.optimizers.legacy.Optimizer, jit_compile: bool = False) -> None:
+        """Takes the optimizer and makes its variables; call it inside the strategy's scope."""
+        super().compile(optimizer=optimizer, jit_compile=jit_compile)
+        # Left to the first step, the slots would be made inside a tf.function, which fails for two replicas,
+        # and a checkpoint restored before that step would find no place for them. No public method does it.
+        optimizer._create_all_weights(self.model.trainable_variables)  # noqa: SLF001
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """Logits [B, L, V] of `input_ids` and `attention_mask`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     TF_MODEL_FOR_MASKED_LM_MAPPING,
@@ -87,7 +88,7 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
         model, info = TFAutoModelForMaskedLM.from_pretrained(
             name_or_path, config=model_config, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
     missing = info["missing_keys"]

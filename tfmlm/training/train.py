@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,18 +58,17 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
         setup.blocks_per_step * config.data.block_size,
     )
     if first_step < setup.total_steps:
-        setup.model.fit(
-            make_training_batches(
-                setup.data.train,
-                setup.collator,
-                config.run.seed,
-                first_step,
-                setup.total_steps,
-                setup.blocks_per_step,
-            ),
-            callbacks=make_callbacks(config, setup.model, checkpoint, log),
-            verbose=0,
+        batches = make_training_batches(
+            setup.data.train,
+            setup.collator,
+            config.run.seed,
+            first_step,
+            setup.total_steps,
+            setup.blocks_per_step,
         )
+        callbacks = make_callbacks(config, setup.model, checkpoint, log)
+        with closing(log):
+            setup.model.fit(batches, callbacks=callbacks, verbose=0)
 
     after = evaluate(setup.model, setup.validation)
     save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)

@@ -1,0 +1,231 @@
+"""A cached file is written once, whole or not at all, and is found only by what it was made from."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from tests.tiny import SENTENCES
+from tfmlm.config import Config, DataConfig, RunConfig, TokenizerConfig
+from tfmlm.data import prepare
+from tfmlm.data.cache import cache_dir, make_once
+from tfmlm.data.packing import pack_texts
+from tfmlm.data.prepare import prepare_data
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "not" / "there" / "yet"
+    monkeypatch.setenv("TFMLM_CACHE", str(folder))
+    return folder
+
+
+def write_file(path: Path) -> None:
+    path.write_text("whole")
+
+
+def write_folder(path: Path) -> None:
+    path.mkdir()
+    write_file(path / "inner.txt")
+
+
+def read(path: Path) -> str:
+    return (path / "inner.txt" if path.is_dir() else path).read_text()
+
+
+both = pytest.mark.parametrize("write", [write_file, write_folder])
+
+# === Where ===
+
+
+def test_the_cache_is_where_the_environment_says(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache_dir() == own_cache
+    monkeypatch.delenv("TFMLM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "tfmlm"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == Path.home() / ".cache" / "tfmlm"
+
+
+# === Once, and whole ===
+
+
+@both
+def test_writes_once(write: Callable[[Path], None], own_cache: Path) -> None:
+    written = []
+
+    def write_and_count(path: Path) -> None:
+        written.append(path)
+        write(path)
+
+    first, second = (make_once("name", write_and_count) for _ in range(2))
+    assert first == second == own_cache / "name"
+    assert read(first) == "whole"
+    assert len(written) == 1
+    assert list(own_cache.iterdir()) == [first]
+
+
+def test_two_names_are_two_files() -> None:
+    first, second = make_once("one", write_file), make_once("two", write_file)
+    assert first != second
+
+
+@both
+def test_a_writer_that_fails_leaves_nothing_and_may_try_again(
+    write: Callable[[Path], None], own_cache: Path
+) -> None:
+    def write_and_fail(path: Path) -> None:
+        write(path)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        make_once("name", write_and_fail)
+    assert list(own_cache.iterdir()) == []
+    assert read(make_once("name", write)) == "whole"
+
+
+def test_the_name_is_not_there_before_the_file_is_whole(own_cache: Path) -> None:
+    def write_and_look(path: Path) -> None:
+        write_file(path)
+        assert not (own_cache / "name").exists()
+
+    make_once("name", write_and_look)
+    assert (own_cache / "name").exists()
+
+
+# === Two at once ===
+
+
+@both
+def test_another_may_finish_first(write: Callable[[Path], None], own_cache: Path) -> None:
+    def write_while_another_does(path: Path) -> None:
+        make_once("name", write)
+        write(path)
+
+    assert read(make_once("name", write_while_another_does)) == "whole"
+    assert list(own_cache.iterdir()) == [own_cache / "name"]
+
+
+def make_beside_another(write: Callable[[Path], None], both_are_writing: Barrier, results: Queue) -> None:
+    def write_together(path: Path) -> None:
+        both_are_writing.wait(timeout=60)
+        write(path)
+
+    try:
+        results.put(read(make_once("name", write_together)))
+    except OSError as error:
+        results.put(repr(error))
+
+
+@both
+def test_two_processes_at_once_both_get_it(write: Callable[[Path], None], own_cache: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    both_are_writing, results = spawn.Barrier(2), spawn.Queue()
+    processes = [
+        spawn.Process(target=make_beside_another, args=(write, both_are_writing, results)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=90) for _ in processes] == ["whole", "whole"]
+    for process in processes:
+        process.join()
+    assert list(own_cache.iterdir()) == [own_cache / "name"]
+
+
+# === Blocks by their fingerprint ===
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were packed, not found."""
+    paths: list[Path] = []
+
+    def pack_and_note(texts: Dataset, tokenizer: PreTrainedTokenizerFast, size: int, path: Path) -> None:
+        paths.append(path)
+        pack_texts(texts, tokenizer, size, path)
+
+    monkeypatch.setattr(prepare, "pack_texts", pack_and_note)
+    return paths
+
+
+def count_tokens(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, block_size: int = 32
+) -> tuple[int, int]:
+    """Blocks and tokens."""
+    blocks = prepare._pack_once(Dataset.from_dict({"text": texts}), tokenizer, block_size)
+    return len(blocks), sum(blocks["num_tokens"])
+
+
+def test_the_same_texts_tokenizer_and_block_size_are_packed_once(
+    word_tokenizer: PreTrainedTokenizerFast, packed: list[Path]
+) -> None:
+    assert count_tokens(SENTENCES, word_tokenizer) == count_tokens(list(SENTENCES), word_tokenizer)
+    assert len(packed) == 1
+
+
+def test_a_change_of_texts_tokenizer_or_block_size_is_packed_again(
+    word_tokenizer: PreTrainedTokenizerFast,
+    byte_tokenizer: PreTrainedTokenizerFast,
+    packed: list[Path],
+) -> None:
+    changed = [
+        count_tokens(SENTENCES, word_tokenizer),
+        count_tokens(SENTENCES, byte_tokenizer),
+        count_tokens(SENTENCES, word_tokenizer, block_size=64),
+        count_tokens(SENTENCES[1:], word_tokenizer),
+        count_tokens([*SENTENCES[1:], SENTENCES[0]], word_tokenizer),
+    ]
+    assert len(packed) == len(changed)
+
+
+def test_another_padding_token_is_packed_again(
+    word_tokenizer: PreTrainedTokenizerFast, packed: list[Path]
+) -> None:
+    """Which token pads is not written in the tokenizer's backend."""
+    other = type(word_tokenizer)(tokenizer_object=word_tokenizer.backend_tokenizer, pad_token="[UNK]")
+    texts = Dataset.from_dict({"text": ["Return"]})
+    paddings = [
+        prepare._pack_once(texts, tokenizer, 32)[0]["input_ids"][-1] for tokenizer in (word_tokenizer, other)
+    ]
+    assert paddings == [word_tokenizer.pad_token_id, other.pad_token_id] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "cut_elsewhere"),
+    [
+        (["the name", "the value"], ["the name\0the value"]),
+        # Texts are read 1,000 at a time.
+        (["the"] * 999 + ["name", "value"], ["the"] * 999 + ["namev", "alue"]),
+        (["the"] * 999 + ["name", "value"], ["the"] * 999 + ["namevalue"]),
+    ],
+    ids=["null character", "border moved between batches", "border lost between batches"],
+)
+def test_the_same_characters_in_other_texts_are_packed_again(
+    texts: list[str], cut_elsewhere: list[str], word_tokenizer: PreTrainedTokenizerFast, packed: list[Path]
+) -> None:
+    count_tokens(texts, word_tokenizer)
+    count_tokens(cut_elsewhere, word_tokenizer)
+    assert len(packed) == 2
+
+
+def test_a_second_preparation_packs_nothing_and_gives_the_same(text_file: Path, packed: list[Path]) -> None:
+    config = Config(
+        run=RunConfig(seed=3),
+        data=DataConfig(source="text", train_files=[str(text_file)], block_size=32, validation_fraction=0.25),
+        tokenizer=TokenizerConfig(train_vocab_size=300),
+    )
+    first = prepare_data(config)
+    assert len(packed) == 2
+    second = prepare_data(config)
+    assert len(packed) == 2
+    assert first.train.to_dict() == second.train.to_dict()
+    assert first.validation.to_dict() == second.validation.to_dict()
+    tokens = [sum(part["num_tokens"]) for part in (first.train, first.validation)]
+    assert 2 < tokens[0] / tokens[1] < 4

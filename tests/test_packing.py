@@ -1,0 +1,238 @@
+"""The stream is what the tokenizer says, and cutting it into blocks loses and adds nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from tests.tiny import SENTENCES
+from tfmlm.data import packing
+from tfmlm.data.packing import StreamTokenizer, TokenStream, cut_blocks, pack_texts
+
+PAD = 0
+DOCSTRINGS = sorted({doc for value in vars(np).values() if isinstance(doc := value.__doc__, str)})
+"""Several hundred real texts, with tables, code, odd white space and a few letters that are not ASCII."""
+
+SPELLED = ["[SEP]", "a [MASK] b", "[CLS][PAD]", "[UNK]", "</s>", "<s> a", "the <mask>", "  <mask>  a"]
+ODD = ["", " ", "  a  b\n\n\tc ", "\u00e9\u0301\u200b", "\N{GRINNING FACE}\ufe0f", "\x00", "\u4e2d\u6587 a"]
+
+texts_of_all_kinds = st.lists(
+    st.one_of(st.text(max_size=40), st.sampled_from(SPELLED + ODD + SENTENCES)), max_size=8
+)
+
+
+@pytest.fixture(scope="session", params=["word_tokenizer", "byte_tokenizer"])
+def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    return request.getfixturevalue(request.param)
+
+
+def encode_one_by_one(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> TokenStream:
+    """What transformers itself says about each text, end to end."""
+    encodings = [tokenizer(text, return_special_tokens_mask=True) for text in texts]
+    return TokenStream(
+        np.array([token for encoding in encodings for token in encoding["input_ids"]], np.int32),
+        np.array([token for encoding in encodings for token in encoding["special_tokens_mask"]], np.bool_),
+    )
+
+
+def assert_same_stream(left: TokenStream, right: TokenStream) -> None:
+    np.testing.assert_array_equal(left.token_ids, right.token_ids)
+    np.testing.assert_array_equal(left.is_special, right.is_special)
+    assert left.token_ids.dtype == right.token_ids.dtype == np.int32
+    assert left.is_special.dtype == right.is_special.dtype == np.bool_
+
+
+# === Tokenizing ===
+
+
+@settings(deadline=None, max_examples=150)
+@given(texts=texts_of_all_kinds)
+def test_stream_is_what_the_tokenizer_says_of_any_text(
+    any_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    assert_same_stream(StreamTokenizer(any_tokenizer)(texts), encode_one_by_one(any_tokenizer, texts))
+
+
+def test_stream_is_what_the_tokenizer_says_of_real_docstrings(any_tokenizer: PreTrainedTokenizerFast) -> None:
+    assert len(DOCSTRINGS) > 300
+    assert (
+        max(map(len, DOCSTRINGS)) > 4 * any_tokenizer.model_max_length or any_tokenizer.model_max_length > 1e9
+    )
+    assert_same_stream(
+        StreamTokenizer(any_tokenizer)(DOCSTRINGS), encode_one_by_one(any_tokenizer, DOCSTRINGS)
+    )
+
+
+def test_an_empty_text_is_its_special_tokens(any_tokenizer: PreTrainedTokenizerFast) -> None:
+    stream = StreamTokenizer(any_tokenizer)([""])
+    assert stream.token_ids.tolist() == [any_tokenizer.cls_token_id, any_tokenizer.sep_token_id]
+    assert stream.is_special.all()
+
+
+def test_a_tokenizer_that_adds_no_special_tokens_marks_none() -> None:
+    backend = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "<mask>": 2, "list": 3}, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
+    )
+    stream = StreamTokenizer(plain)(["a list", "", "list"])
+    assert stream.token_ids.tolist() == [1, 3, 3]
+    assert not stream.is_special.any()
+
+
+def test_truncation_and_padding_that_came_with_a_tokenizer_do_not_cut_or_fill(
+    any_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    any_tokenizer.save_pretrained(tmp_path)
+    backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.enable_truncation(4)
+    backend.enable_padding(length=64)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    cutting = AutoTokenizer.from_pretrained(tmp_path)
+    assert sum(cutting.backend_tokenizer.encode(SENTENCES[0]).attention_mask) == 4
+
+    texts = [SENTENCES[0] * 20, "a"]
+    assert_same_stream(StreamTokenizer(cutting)(texts), encode_one_by_one(any_tokenizer, texts))
+    # The tokenizer that was given keeps its own settings.
+    assert cutting.backend_tokenizer.truncation["max_length"] == 4
+    assert cutting.backend_tokenizer.padding["length"] == 64
+
+
+# === Cutting ===
+
+
+@st.composite
+def streams(draw: st.DrawFn, max_tokens: int = 40) -> TokenStream:
+    length = draw(st.integers(0, max_tokens))
+    token_ids = draw(arrays(np.int32, length, elements=st.integers(0, 2**31 - 1)))
+    return TokenStream(token_ids, draw(arrays(np.bool_, length)))
+
+
+def collect_blocks(
+    pieces: list[TokenStream], block_size: int, pad_token_id: int = PAD
+) -> tuple[NDArray, NDArray, NDArray]:
+    """All blocks: token ids [N, L], special tokens [N, L], number of tokens [N]."""
+    parts = list(cut_blocks(iter(pieces), block_size, pad_token_id))
+    for blocks, num_tokens in parts:
+        assert blocks.token_ids.dtype == num_tokens.dtype == np.int32
+        assert blocks.is_special.dtype == np.bool_
+        assert len(blocks.token_ids) == len(blocks.is_special) == len(num_tokens) * block_size
+    return (
+        np.concatenate([np.empty(0, np.int32), *(part.token_ids for part, _ in parts)]).reshape(
+            -1, block_size
+        ),
+        np.concatenate([np.empty(0, np.bool_), *(part.is_special for part, _ in parts)]).reshape(
+            -1, block_size
+        ),
+        np.concatenate([np.empty(0, np.int32), *(num_tokens for _, num_tokens in parts)]),
+    )
+
+
+@settings(deadline=None)
+@given(st.lists(streams(), max_size=6), st.integers(1, 20), st.integers(0, 9))
+def test_cutting_loses_nothing_adds_nothing_and_pads_only_the_end(
+    pieces: list[TokenStream], block_size: int, pad_token_id: int
+) -> None:
+    token_ids, is_special, num_tokens = collect_blocks(pieces, block_size, pad_token_id)
+    given_ids = np.concatenate([np.empty(0, np.int32), *(piece.token_ids for piece in pieces)])
+    given_special = np.concatenate([np.empty(0, np.bool_), *(piece.is_special for piece in pieces)])
+
+    is_text = np.arange(block_size) < num_tokens[:, np.newaxis]
+    np.testing.assert_array_equal(token_ids[is_text], given_ids)
+    np.testing.assert_array_equal(is_special[is_text], given_special)
+    assert num_tokens.sum() == len(given_ids)
+    assert (num_tokens[:-1] == block_size).all()
+    assert (num_tokens > 0).all()
+    assert (token_ids[~is_text] == pad_token_id).all()
+    assert is_special[~is_text].all()
+
+
+@settings(deadline=None)
+@given(streams(), st.lists(st.integers(0, 40), max_size=8), st.integers(1, 20))
+def test_where_the_stream_was_cut_before_does_not_matter(
+    stream: TokenStream, cuts: list[int], block_size: int
+) -> None:
+    pieces = list(
+        map(
+            TokenStream,
+            np.split(stream.token_ids, sorted(cuts)),
+            np.split(stream.is_special, sorted(cuts)),
+        )
+    )
+    for whole, in_pieces in zip(
+        collect_blocks([stream], block_size), collect_blocks(pieces, block_size), strict=True
+    ):
+        np.testing.assert_array_equal(in_pieces, whole)
+
+
+def test_cutting_by_hand() -> None:
+    first = TokenStream(np.array([7, 8], np.int32), np.array([True, False]))
+    second = TokenStream(np.array([9, 10, 11], np.int32), np.array([False, True, False]))
+    token_ids, is_special, num_tokens = collect_blocks([first, second], block_size=4, pad_token_id=3)
+    assert token_ids.tolist() == [[7, 8, 9, 10], [11, 3, 3, 3]]
+    assert is_special.tolist() == [[True, False, False, True], [False, True, True, True]]
+    assert num_tokens.tolist() == [4, 1]
+
+
+# === The file ===
+
+
+def test_packed_file_holds_the_texts_in_the_promised_columns(
+    any_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    path = tmp_path / "blocks.arrow"
+    texts = SENTENCES + DOCSTRINGS[:50] + ODD
+    pack_texts(Dataset.from_dict({"text": texts}), any_tokenizer, 32, path)
+    expected = encode_one_by_one(any_tokenizer, texts)
+
+    with pa.ipc.open_stream(path) as reader:
+        assert dict(zip(reader.schema.names, reader.schema.types, strict=True)) == {
+            "input_ids": pa.list_(pa.int32(), 32),
+            "special_tokens_mask": pa.list_(pa.bool_(), 32),
+            "num_tokens": pa.int32(),
+            "example_id": pa.int64(),
+        }
+    blocks = Dataset.from_file(str(path)).with_format("numpy")[:]
+    num_blocks = -(-len(expected.token_ids) // 32)
+    assert blocks["example_id"].tolist() == list(range(num_blocks))
+    assert blocks["num_tokens"].tolist()[:-1] == [32] * (num_blocks - 1)
+    assert blocks["num_tokens"].sum() == len(expected.token_ids)
+    np.testing.assert_array_equal(blocks["input_ids"].ravel()[: len(expected.token_ids)], expected.token_ids)
+    np.testing.assert_array_equal(
+        blocks["special_tokens_mask"].ravel()[: len(expected.is_special)], expected.is_special
+    )
+    assert (blocks["input_ids"].ravel()[len(expected.token_ids) :] == any_tokenizer.pad_token_id).all()
+    assert blocks["special_tokens_mask"].ravel()[len(expected.token_ids) :].all()
+
+
+def test_blocks_do_not_depend_on_how_many_texts_are_tokenized_at_once(
+    word_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = Dataset.from_dict({"text": SENTENCES})
+    pack_texts(texts, word_tokenizer, 48, tmp_path / "at_once.arrow")
+    monkeypatch.setattr(packing, "_TEXTS_A_BATCH", 1)
+    pack_texts(texts, word_tokenizer, 48, tmp_path / "one_by_one.arrow")
+    at_once, one_by_one = (
+        Dataset.from_file(str(tmp_path / name)).to_dict() for name in ("at_once.arrow", "one_by_one.arrow")
+    )
+    assert at_once == one_by_one
+
+
+def test_a_text_shorter_than_a_block_makes_one_padded_block(
+    word_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    pack_texts(Dataset.from_dict({"text": ["Return"]}), word_tokenizer, 16, tmp_path / "blocks.arrow")
+    (block,) = Dataset.from_file(str(tmp_path / "blocks.arrow"))
+    token_ids = word_tokenizer("Return")["input_ids"]
+    assert block["num_tokens"] == len(token_ids)
+    assert block["input_ids"] == token_ids + [PAD] * (16 - len(token_ids))
