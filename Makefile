@@ -25,7 +25,7 @@ lint: .venv/.installed-dev ## check style, format and types
 	$(BIN)/mypy
 
 bench: .venv/.installed .venv/.installed-quickstart ## measure ours against the stock recipe
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold results
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -65,9 +65,7 @@ def test_stream_is_what_the_tokenizer_says_of_any_text(
 
 def test_stream_is_what_the_tokenizer_says_of_real_docstrings(any_tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(DOCSTRINGS) > 300
-    assert (
-        max(map(len, DOCSTRINGS)) > 4 * any_tokenizer.model_max_length or any_tokenizer.model_max_length > 1e9
-    )
+    assert max(map(len, DOCSTRINGS)) > 5_000  # more than any model's maximum
     assert_same_stream(
         StreamTokenizer(any_tokenizer)(DOCSTRINGS), encode_one_by_one(any_tokenizer, DOCSTRINGS)
     )

@@ -1,6 +1,10 @@
 """A run that was cut short goes on where it stopped."""
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from tfmlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from tfmlm.config_loading import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
 from tfmlm.training import train as train_module
@@ -110,3 +115,25 @@ def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     assert rates[-1] < 0.2 * max(rates)
+
+
+def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config, tmp_path: Path) -> None:
+    endless = replace(config.train, max_steps=600, epochs=10_000, checkpoint_every_steps=5)
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(dump_config(replace(config, train=endless)))
+    command = [sys.executable, "-m", "tfmlm", "train", str(config_file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoints" / "checkpoint").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130, error
+    assert "interrupted; the same command goes on" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "result.json").exists()
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 601))
+    assert "going on from step" in again.stderr

@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 if `doctor` found something wrong, or 2 if what the user gave is wrong.
+        The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, or 130 if
+        it was interrupted.
     """
     options = make_parser().parse_args(arguments)
     try:
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tfmlm: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return exit_code
 
 

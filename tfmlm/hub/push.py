@@ -22,9 +22,11 @@ def push_model(model_dir: Path, config: HubConfig) -> str:
     Raises:
         UserError: the Hub refused or could not be reached. The model on disk is untouched.
     """
+    if not config.repo_id:
+        raise UserError("hub.repo_id is empty; set it to a name such as me/my-model")
     api = HfApi()
     try:
-        repository = api.create_repo(str(config.repo_id), private=config.private, exist_ok=True)
+        repository = api.create_repo(config.repo_id, private=config.private, exist_ok=True)
         api.upload_folder(
             folder_path=model_dir,
             repo_id=repository.repo_id,

@@ -51,6 +51,8 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
 
     checkpoint = TrainingCheckpoint(setup.model, folder.checkpoints_dir)
     first_step = checkpoint.restore()
+    if first_step:
+        _LOGGER.info("going on from step %d", first_step)
     log = RunLog(
         folder.logs_dir,
         first_step,

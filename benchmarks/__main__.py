@@ -1,0 +1,69 @@
+"""Runs the rows and prints one table: `python -m benchmarks [ROW ...] [--json] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.measure import QUICK, Row, Size, run_alone, show
+from tfmlm.errors import UserError
+
+ROWS = ("tokenize", "pipeline", "step", "perplexity")
+"""Modules of this package; each has `measure(folder, size) -> Row`."""
+
+_LINE = "{:<10} {:<10} {:>9} {:>9} {:>6}  {}"
+
+
+def main() -> None:
+    """Parses the arguments, measures, prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours against the recipe.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON line, every repeat included")
+    parser.add_argument("--quick", action="store_true", help="seconds long; the figures mean nothing")
+    options = parser.parse_args()
+    unknown = set(options.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(ROWS)}")
+
+    try:
+        results = measure_rows(options.rows or ROWS, QUICK if options.quick else Size())
+    except UserError as error:
+        parser.exit(2, f"benchmarks: {error}\n")
+    machine = {"cores": os.cpu_count(), "date": date.today().isoformat(), "quick": options.quick}
+    if options.json:
+        print(json.dumps(machine | {"rows": {name: row.to_json() for name, row in results.items()}}))
+    else:
+        print("\n".join(describe(results, machine)))
+
+
+def measure_rows(names: list[str] | tuple[str, ...], size: Size) -> dict[str, Row]:
+    """Makes the material once and measures each row in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="tfmlm-benchmarks-") as temporary:
+        folder = Path(temporary)
+        run_alone("benchmarks.material:make_material", folder, size)
+        return {name: run_alone(f"benchmarks.{name}:measure", folder, size) for name in names}
+
+
+def describe(results: Mapping[str, Row], machine: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the table."""
+    yield _LINE.format("row", "unit", "ours", "recipe", "ratio", "beside it")
+    for name, row in results.items():
+        first, *others = row.notes
+        ours, recipe = show(median(row.ours)), show(median(row.recipe))
+        yield _LINE.format(name, row.unit, ours, recipe, f"{row.ratio:.2f}x", first)
+        for note in others:
+            yield _LINE.format("", "", "", "", "", note)
+    warning = "; a smoke run, whose figures mean nothing" if machine["quick"] else ""
+    yield "A ratio over 1 says that ours is better; medians of interleaved repeats."
+    yield f"Measured on {machine['cores']} cores, {machine['date']}{warning}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Trains one side from the material, in a process that does nothing else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tensorflow as tf
+from transformers import TFPreTrainedModel
+
+from benchmarks import recipe
+from benchmarks.material import Material, open_material
+from benchmarks.matmul import count_step_flops, measure_matmul_rate
+from benchmarks.measure import Size, TimedSteps, Trained, peak_gib
+from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
+from tfmlm.quiet import quieten_libraries
+from tfmlm.training.evaluate import evaluate
+from tfmlm.training.loss import count_slots
+from tfmlm.training.masked_lm import MaskedLanguageModel
+from tfmlm.training.model import make_model
+from tfmlm.training.optimizer import make_optimizer
+from tfmlm.training.strategy import make_strategy
+
+
+class StepClock(tf.keras.callbacks.Callback):
+    """Notes when training began and when each step ended."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self.times = [time.perf_counter()]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the last step's end."""
+        return self.times[-1] - self.times[0]
+
+    @property
+    def step_seconds(self) -> float:
+        """Median of a step; the first, which traces the graph, does not count."""
+        return median(end - start for start, end in zip(self.times[1:], self.times[2:], strict=False))
+
+
+def time_steps(side: str, folder: Path, size: Size) -> TimedSteps:
+    """Trains one side, `ours` or `recipe`, for a few steps."""
+    quieten_libraries()
+    material = open_material(folder, size)
+    clock = StepClock()
+    model = _FIT[side](material, size, 1 + size.timed_steps, clock)
+    num_tokens = size.tokens_per_step
+    num_logits = count_slots(num_tokens, material.config.masking.rate) if side == "ours" else num_tokens
+    flops = count_step_flops(model.config, num_tokens, size.block_size, num_logits)
+    peak = peak_gib()  # before the products below add to it
+    width, inner = model.config.hidden_size, model.config.intermediate_size
+    shapes = [(num_tokens, width, width), (num_tokens, width, inner), (num_tokens, inner, width)]
+    return TimedSteps(clock.step_seconds, flops, peak, measure_matmul_rate(shapes, 0.3 * size.timed_steps))
+
+
+def train_and_evaluate(side: str, folder: Path, size: Size) -> Trained:
+    """Trains one side, `ours` or `recipe`; both are evaluated by the project, with the same masks."""
+    quieten_libraries()
+    material = open_material(folder, size)
+    clock = StepClock()
+    initial, _ = make_model(material.config, material.tokenizer)
+    before = measure_perplexity(initial, material, size)
+    model = _FIT[side](material, size, size.training_steps, clock)
+    return Trained(before, measure_perplexity(model, material, size), clock.seconds)
+
+
+def measure_perplexity(model: TFPreTrainedModel, material: Material, size: Size) -> float:
+    """Token-weighted perplexity on the material's last blocks, which no side trains on."""
+    num_blocks = len(material.blocks)
+    validation = material.blocks.select(range(num_blocks - size.validation_blocks, num_blocks))
+    evaluated = MaskedLanguageModel(model, material.config)
+    evaluated.compile()
+    batches = make_evaluation_batches(validation, _make_collator(material), size.blocks_per_step)
+    return evaluate(evaluated, batches).perplexity
+
+
+def fit_ours(material: Material, size: Size, num_steps: int, clock: StepClock) -> TFPreTrainedModel:
+    """Trains as `tfmlm train` does."""
+    tf.keras.utils.set_random_seed(0)
+    with make_strategy(material.config.distribute).scope():
+        pretrained, _ = make_model(material.config, material.tokenizer)
+        model = MaskedLanguageModel(pretrained, material.config)
+        model.compile(make_optimizer(material.config.optimizer, num_steps))
+    blocks = material.blocks.select(range(num_steps * size.blocks_per_step))
+    batches = make_training_batches(
+        blocks,
+        _make_collator(material),
+        seed=0,
+        first_step=0,
+        last_step=num_steps,
+        global_batch_size=size.blocks_per_step,
+    )
+    model.fit(batches, callbacks=[clock], verbose=0)
+    return pretrained
+
+
+def fit_recipe(material: Material, size: Size, num_steps: int, clock: StepClock) -> TFPreTrainedModel:
+    """Trains as the guide does, on the same blocks."""
+    tf.keras.utils.set_random_seed(0)
+    blocks = material.blocks.select(range(num_steps * size.blocks_per_step))
+    return recipe.fit(
+        material.config.model.name_or_path,
+        recipe.to_recipe_blocks(blocks),
+        material.tokenizer,
+        size.blocks_per_step,
+        [clock],
+    )
+
+
+_FIT = {"ours": fit_ours, "recipe": fit_recipe}
+
+
+def _make_collator(material: Material) -> MaskingCollator:
+    vocabulary = MaskableVocabulary.from_tokenizer(material.tokenizer)
+    return MaskingCollator(vocabulary, material.config.masking, seed=0)

@@ -1,0 +1,39 @@
+"""The benchmarks run: every row at its smoke size, in one process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_every_row_measures_ours_and_the_recipe():
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--json"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads(finished.stdout)["rows"]
+    assert list(rows) == ["tokenize", "pipeline", "step", "perplexity"]
+    for row in rows.values():
+        assert row["ours"] > 0
+        assert row["recipe"] > 0
+
+
+def test_an_unknown_row_is_refused_with_the_known_ones():
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "speed"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "no row speed; the rows are tokenize, pipeline, step, perplexity" in finished.stderr

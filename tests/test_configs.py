@@ -1,0 +1,89 @@
+"""The shipped YAML files: each loads, and each runs in small."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.pytorch_folder import write_eli5_rows, write_hub_folder
+from tests.tiny import SENTENCES
+from tfmlm.cli import main
+from tfmlm.config_loading import differing_keys, dump_config, load_config
+from tfmlm.data import installed_docs
+from tfmlm.report import list_keys
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+SMALL = ["train.max_steps=3", "data.block_size=32", "data.max_rows=200", "train.precision=float32"]
+
+
+def own_overrides(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What stands in for the Hub, which a test has not."""
+    if name != "eli5_distilroberta":
+        return []
+    write_hub_folder(folder / "model", tokenizer)
+    write_eli5_rows(folder / "rows.jsonl", SENTENCES)
+    return [
+        "data.source=json",
+        f"data.train_files=[{folder}/rows.jsonl]",
+        f"model.name_or_path={folder}/model",
+        "hub.push=false",
+    ]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_loads_and_loads_back(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert config.run.name == path.stem
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    again = load_config(tmp_path / "again.yaml")
+    assert again == config
+    assert differing_keys(again, config) == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_runs_in_small(
+    path: Path,
+    tmp_path: Path,
+    byte_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import tqdm
+    import yaml
+
+    few = [file for package in (tqdm, yaml) for file in sorted(Path(package.__file__).parent.rglob("*.py"))]
+    monkeypatch.setattr(installed_docs, "list_source_files", lambda: few)
+    overrides = [
+        *SMALL,
+        *own_overrides(path.stem, tmp_path, byte_tokenizer),
+        f"run.output_dir={tmp_path}/run",
+        f"export.dir={tmp_path}/exports",
+    ]
+    assert main(["train", str(path), *overrides]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 3
+    assert Path(result["saved_model_dir"], "saved_model.pb").exists()
+    output = capsys.readouterr().out
+    for text in load_config(path).run.sample_texts:
+        assert text in output
+
+
+def test_every_key_is_described() -> None:
+    keys = list(list_keys())
+    assert len(keys) > 40
+    assert all(len(meaning) > 10 for *_, meaning in keys)
+
+
+def test_config_without_a_file_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config"]) == 0
+    output = capsys.readouterr().out
+    for section, key, default, _ in list_keys():
+        assert f"{section}.{key} = {default!r}" in output
+
+
+def test_config_shows_what_a_file_comes_to(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["config", str(CONFIGS[0]), "optimizer.learning_rate=0.125"]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out)
+    assert load_config(shown) == load_config(CONFIGS[0], ["optimizer.learning_rate=0.125"])

@@ -1,0 +1,48 @@
+"""`tfmlm doctor` in real environments, right and wrong."""
+
+import os
+import subprocess
+import sys
+
+from packaging.requirements import Requirement
+
+from tfmlm.doctor import _check_package, examine
+
+
+def run_doctor(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tfmlm", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_a_sound_environment_is_sound() -> None:
+    done = run_doctor()
+    assert done.returncode == 0, done.stdout
+    assert "WRONG" not in done.stdout
+    for subject in ("python", "tensorflow", "transformers", "Keras", "devices"):
+        assert subject in done.stdout
+
+
+def test_keras_3_is_wrong_and_the_remedy_is_named() -> None:
+    done = run_doctor(TF_USE_LEGACY_KERAS="0")
+    assert done.returncode == 1
+    assert "WRONG" in done.stdout
+    assert "set TF_USE_LEGACY_KERAS=1" in done.stdout
+
+
+def test_a_missing_package_and_another_version_are_wrong() -> None:
+    missing = _check_package(Requirement("no-such-package>=1"))
+    assert missing.is_wrong
+    assert "pip install 'no-such-package>=1'" in str(missing)
+    other = _check_package(Requirement("transformers==5.0"))
+    assert other.is_wrong
+    assert "not ==5.0" in str(other)
+
+
+def test_every_requirement_is_examined() -> None:
+    subjects = {finding.subject for finding in examine()}
+    assert {"tf-keras", "datasets", "huggingface_hub", "numpy"} <= subjects

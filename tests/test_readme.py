@@ -1,0 +1,65 @@
+"""The README's commands, in the order in which a reader types them."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tfmlm.cli import main
+from tfmlm.data import installed_docs
+from tfmlm.report import list_keys
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line.removeprefix("$ "))
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the shipped configurations, where "the installed packages" are two small ones."""
+    import tqdm
+    import yaml
+
+    few = [file for package in (tqdm, yaml) for file in sorted(Path(package.__file__).parent.rglob("*.py"))]
+    monkeypatch.setattr(installed_docs, "list_source_files", lambda: few)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_command_runs(small_world: None, capsys: pytest.CaptureFixture[str]) -> None:
+    names = set()
+    for program, *arguments in COMMANDS:
+        if program == "make":
+            subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+            continue
+        assert program == "tfmlm"
+        if arguments[0] == "train":
+            arguments += ["train.max_steps=2", "data.block_size=32", "train.precision=float32"]
+        assert main(arguments) == 0, (arguments, capsys.readouterr().err)
+        names.add(arguments[0])
+    assert names == {"train", "evaluate", "predict", "export", "config", "doctor"}
+
+
+def test_every_key_and_file_is_named() -> None:
+    for section, key, *_ in list_keys():
+        assert f"`{section}`" in README
+        assert f"`{key}`" in README, f"{section}.{key}"
+    for folder in ("tfmlm", "configs", "tests", "benchmarks", "saved_models"):
+        assert (ROOT / folder).is_dir()
+        assert f"{folder}/" in README
+    for name in re.findall(r"configs/\w+\.yaml", README):
+        assert (ROOT / name).exists()
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
+
+
+def test_contributing_is_short() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
