@@ -6,6 +6,7 @@ from pathlib import Path
 
 # Before tfmlm and the libraries are imported: no test reads or fills the user's cache, or asks the Hub.
 os.environ["TFMLM_CACHE"] = tempfile.mkdtemp(prefix="tfmlm-test-cache-")
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="tfmlm-test-hf-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest

@@ -45,4 +45,4 @@ def test_a_missing_package_and_another_version_are_wrong() -> None:
 
 def test_every_requirement_is_examined() -> None:
     subjects = {finding.subject for finding in examine()}
-    assert {"tf-keras", "datasets", "huggingface_hub", "numpy"} <= subjects
+    assert {"tf-keras", "datasets", "huggingface-hub", "numpy"} <= subjects

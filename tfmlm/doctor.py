@@ -63,12 +63,12 @@ def _check_package(requirement: Requirement) -> Finding:
 def _check_keras() -> Finding:
     import tensorflow as tf
 
-    if tf.keras.__name__.startswith("tf_keras") or tf.keras.__version__.startswith("2."):
-        return Finding("Keras", f"{tf.keras.__version__}, the legacy one that transformers needs")
+    if tf.keras.Model.__module__.startswith("tf_keras"):
+        return Finding("Keras", f"tf.keras is tf_keras {version('tf-keras')}, as transformers needs")
     setting = os.environ.get("TF_USE_LEGACY_KERAS")
     return Finding(
         "Keras",
-        f"{tf.keras.__version__} with TF_USE_LEGACY_KERAS={setting}",
+        f"tf.keras is Keras {version('keras')} with TF_USE_LEGACY_KERAS={setting}",
         "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported",
     )
 

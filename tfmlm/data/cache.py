@@ -29,5 +29,9 @@ def make_once(name: str, write: Callable[[Path], object]) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         unfinished = Path(folder, name)
         write(unfinished)
-        unfinished.replace(path)
+        try:
+            unfinished.replace(path)
+        except OSError:  # a folder does not replace the one that another process has finished meanwhile
+            if not path.is_dir():
+                raise
     return path

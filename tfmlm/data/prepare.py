@@ -15,7 +15,7 @@ from tfmlm.data.sources import TEXT, load_texts
 from tfmlm.data.tokenizers import load_tokenizer, train_tokenizer
 from tfmlm.locations import resolve_name_or_path
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 """Counted up when training a tokenizer or packing changes, so that no older file is read."""
 
 
@@ -62,7 +62,9 @@ def make_tokenizer(config: Config, texts: Dataset) -> PreTrainedTokenizerFast:
 
 
 def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, block_size: int) -> Dataset:
-    fingerprint = _fingerprint(texts, str(block_size), tokenizer.backend_tokenizer.to_str())
+    fingerprint = _fingerprint(
+        texts, f"{block_size} {tokenizer.pad_token_id}", tokenizer.backend_tokenizer.to_str()
+    )
     path = make_once(
         f"blocks-{fingerprint}.arrow",
         lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished),
@@ -74,5 +76,7 @@ def _fingerprint(texts: Dataset, *settings: str) -> str:
     """A hash of every text and of the settings."""
     fingerprint = xxhash.xxh3_128("\0".join((str(_CACHE_FORMAT), *settings)).encode())
     for batch in texts.iter(1000):
-        fingerprint.update("\0".join(["", *batch[TEXT]]).encode())
+        # The lengths say where each text ends, which the characters alone do not.
+        fingerprint.update(f"{[len(text) for text in batch[TEXT]]}".encode())
+        fingerprint.update("".join(batch[TEXT]).encode())
     return fingerprint.hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import math
+from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset, Features, Value, load_dataset
@@ -46,6 +48,11 @@ def load_texts(data: DataConfig, seed: int) -> Texts:
             f"data.source {data.source!r} holds {len(texts)} text; at least 2 are needed to hold one out; "
             "give more text or name data.validation_files"
         )
+    if math.ceil(data.validation_fraction * len(texts)) >= len(texts):
+        raise UserError(
+            f"data.validation_fraction {data.validation_fraction} of {len(texts)} texts leaves none to train "
+            "on; give more text or a smaller fraction"
+        )
     split = texts.train_test_split(test_size=data.validation_fraction, seed=seed)
     return Texts(split["train"], split["test"])
 
@@ -57,31 +64,37 @@ def _load(data: DataConfig, files: list[str]) -> Dataset:
         return _load_files(data.source, expand_globs(files))
     try:
         return load_dataset(data.source, data.config_name, split=data.split)
-    except (DatasetNotFoundError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (DatasetGenerationError, DatasetNotFoundError, ValueError, OSError) as error:
         raise UserError(
-            f"data.source {data.source!r} could not be loaded from the Hub: {reason}; "
+            f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}; "
             f"give a dataset id, installed-docs, or one of {', '.join(FILE_SOURCES)}"
         ) from error
 
 
 def _load_files(source: str, files: list[str]) -> Dataset:
+    # pandas would read the words "NA" and "null" as nothing.
+    options = {"keep_default_na": False} if source == "csv" else {}
     try:
-        return load_dataset(source, data_files=files, split="train")
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"{source} file cannot be read ({', '.join(files)}): {reason}") from error
+        return load_dataset(source, data_files=files, split="train", **options)
+    # StopIteration: an empty JSON file.
+    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        raise UserError(f"{source} file cannot be read ({', '.join(files)}): {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error.__cause__ or error).splitlines()
+    return lines[0] if lines else "it holds nothing"
 
 
 def expand_globs(patterns: list[str]) -> list[str]:
-    """Expands globs, in order; every pattern must match a file."""
-    files = []
+    """Expands globs, in order, each file once; every pattern must match a file."""
+    files: list[str] = []
     for pattern in patterns:
-        matches = sorted(glob.glob(pattern, recursive=True))
+        matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
         if not matches:
             raise UserError(f"no file matches {pattern!r}; check data.train_files and data.validation_files")
         files += matches
-    return files
+    return list(dict.fromkeys(files))
 
 
 def select_text(dataset: Dataset, data: DataConfig) -> Dataset:
