@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import Size
 from tfmlm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from tfmlm.data.columns import TEXT
 from tfmlm.data.installed_docs import list_source_files, load_installed_docs, read_docstrings
 from tfmlm.data.packing import pack_texts
-from tfmlm.data.sources import TEXT
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.locations import resolve_name_or_path
 from tfmlm.quiet import quieten_libraries

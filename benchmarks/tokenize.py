@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.material import open_material
 from benchmarks.measure import Row, Size, alternate, show
 from benchmarks.recipe import map_and_group
+from tfmlm.data.columns import TEXT
 from tfmlm.data.packing import pack_texts
-from tfmlm.data.sources import TEXT
 from tfmlm.quiet import quieten_libraries
 
 

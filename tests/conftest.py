@@ -37,7 +37,7 @@ def word_tokenizer() -> BertTokenizerFast:
     """WordPiece; [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4."""
     from datasets import Dataset
 
-    from tfmlm.data.tokenizers import train_tokenizer
+    from tfmlm.data.tokenizer_training import train_tokenizer
 
     texts = Dataset.from_dict({"text": SENTENCES})
     return train_tokenizer(texts, TokenizerConfig(train_vocab_size=300))

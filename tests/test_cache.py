@@ -147,19 +147,25 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were packed, not found."""
     paths: list[Path] = []
 
-    def pack_and_note(texts: Dataset, tokenizer: PreTrainedTokenizerFast, size: int, path: Path) -> None:
+    def pack_and_note(
+        texts: Dataset, tokenizer: PreTrainedTokenizerFast, size: int, path: Path, with_words: bool
+    ) -> None:
         paths.append(path)
-        pack_texts(texts, tokenizer, size, path)
+        pack_texts(texts, tokenizer, size, path, with_words)
 
     monkeypatch.setattr(prepare, "pack_texts", pack_and_note)
     return paths
+
+
+def configure(block_size: int) -> Config:
+    return Config(data=DataConfig(block_size=block_size))
 
 
 def count_tokens(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, block_size: int = 32
 ) -> tuple[int, int]:
     """Blocks and tokens."""
-    blocks = prepare._pack_once(Dataset.from_dict({"text": texts}), tokenizer, block_size)
+    blocks = prepare._pack_once(Dataset.from_dict({"text": texts}), tokenizer, configure(block_size))
     return len(blocks), sum(blocks["num_tokens"])
 
 
@@ -192,7 +198,8 @@ def test_another_padding_token_is_packed_again(
     other = type(word_tokenizer)(tokenizer_object=word_tokenizer.backend_tokenizer, pad_token="[UNK]")
     texts = Dataset.from_dict({"text": ["Return"]})
     paddings = [
-        prepare._pack_once(texts, tokenizer, 32)[0]["input_ids"][-1] for tokenizer in (word_tokenizer, other)
+        prepare._pack_once(texts, tokenizer, configure(32))[0]["input_ids"][-1]
+        for tokenizer in (word_tokenizer, other)
     ]
     assert paddings == [word_tokenizer.pad_token_id, other.pad_token_id] == [0, 1]
 

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import gzip
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -361,7 +362,7 @@ def test_missing_column_lists_the_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "described"),
-    [(1, "int64"), (1.5, "float64"), (True, "bool"), ([1, 2], "list"), (None, "null"), ([["a"]], "list")],
+    [(1, "int64"), (1.5, "float64"), (True, "bool"), ([1, 2], "int64"), (None, "null")],
     ids=str,
 )
 def test_a_column_that_is_not_text(value: object, described: str, tmp_path: Path) -> None:
@@ -443,3 +444,61 @@ def test_a_folder_with_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "train.jsonl").write_bytes(BROKEN["json"])
     assert_refused(f"data.source '{tmp_path / 'folder'}'", source=str(tmp_path / "folder"))
+
+
+# === Folders, documents, splits ===
+
+
+def test_a_folder_stands_for_its_files_of_that_kind(tmp_path: Path) -> None:
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    write_lines(tmp_path / "texts" / "b.txt", TEXTS[:10])
+    write_lines(tmp_path / "texts" / "deep" / "a.txt", TEXTS[10:])
+    write_lines(tmp_path / "texts" / "notes.csv", ["not, this"])
+    assert load_all(source="text", train_files=[str(tmp_path / "texts")]) == sorted(TEXTS)
+
+
+def test_a_folder_without_such_files(tmp_path: Path) -> None:
+    write_lines(tmp_path / "notes.csv", ["not, this"])
+    assert_refused("no json file matches", str(tmp_path), source="json", train_files=[str(tmp_path)])
+
+
+def test_gzip_files(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    assert load_all(source="json", train_files=[str(tmp_path)]) == sorted(TEXTS)
+
+
+def test_whole_documents_and_paragraphs(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.txt").write_text(f"first {number}\nline\n\nsecond {number}")
+    documents = load_all(source="text", train_files=[str(tmp_path)], sample_by="document")
+    assert documents == ["first 0\nline\n\nsecond 0", "first 1\nline\n\nsecond 1"]
+    paragraphs = load_all(source="text", train_files=[str(tmp_path)], sample_by="paragraph")
+    assert paragraphs == ["first 0\nline", "first 1\nline", "second 0", "second 1"]
+
+
+@pytest.fixture
+def dataset_folder(tmp_path: Path) -> str:
+    """A dataset with splits of its own, as the Hub has them."""
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for split, texts in {"train": TEXTS[:12], "validation": TEXTS[12:16], "test": TEXTS[16:]}.items():
+        write_json(folder / f"{split}.jsonl", [{"text": text} for text in texts])
+    return str(folder)
+
+
+def test_a_datasets_own_validation_split_is_held_out(dataset_folder: str) -> None:
+    texts = load_texts(DataConfig(source=dataset_folder), 0)
+    assert sorted(texts.train["text"]) == sorted(TEXTS[:12])
+    assert sorted(texts.validation["text"]) == sorted(TEXTS[12:16])
+
+
+def test_another_split_can_be_held_out(dataset_folder: str) -> None:
+    texts = load_texts(DataConfig(source=dataset_folder, validation_split="test", split="train[:5]"), 0)
+    assert texts.train["text"][:] == TEXTS[:5]
+    assert texts.validation["text"][:] == TEXTS[16:]
+
+
+def test_training_on_the_validation_split_holds_out_a_part_of_it(dataset_folder: str) -> None:
+    texts = load_texts(DataConfig(source=dataset_folder, split="validation", validation_fraction=0.5), 0)
+    assert sorted([*texts.train["text"], *texts.validation["text"]]) == sorted(TEXTS[12:16])

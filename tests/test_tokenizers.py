@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, BertConfig, CanineTokenizer, PreTrainedT
 
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
-from tfmlm.data.tokenizers import check_tokenizer, load_tokenizer, train_tokenizer
+from tfmlm.data.tokenizer_training import train_tokenizer
+from tfmlm.data.tokenizers import check_tokenizer, load_tokenizer
 from tfmlm.errors import UserError
 
 VARIED = [doc for value in vars(str).values() if isinstance(doc := value.__doc__, str)]

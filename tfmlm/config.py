@@ -39,24 +39,32 @@ class DataConfig:
             the Python packages in this environment).
         config_name: configuration of a Hub dataset.
         split: split that holds the training text, in the Hub's own notation, such as `train[:5000]`.
-        train_files: files or globs for the file sources.
-        validation_files: held-out files; without them `validation_fraction` of the texts is held out.
-        text_column: column of text; dotted for nested columns (`answers.text`), lists joined by a space.
-        validation_fraction: share of texts held out when the source has no validation split of its own.
+        validation_split: split that is held out; a Hub dataset's own `validation` when empty.
+        train_files: files, folders or globs for the file sources; gzip too.
+        validation_files: held-out files.
+        text_column: column of text; dotted for nested columns (`answers.text`), several with commas between
+            them; lists and several columns are joined by a space.
+        sample_by: what one text of a text file is: a `line`, a `paragraph` or the `document`.
+        validation_fraction: share of the texts that is held out when there is no validation split or file.
         max_rows: use at most this many texts, chosen by `run.seed`, before the split.
         block_size: tokens in one training example.
+        drop_remainder: leave out the last block if it is short, as the Hugging Face guide does, instead of
+            padding it.
         num_proc: processes for reading; tokenizing uses the tokenizer's own threads.
     """
 
     source: str = "installed-docs"
     config_name: str | None = None
     split: str = "train"
+    validation_split: str | None = None
     train_files: list[str] = field(default_factory=list)
     validation_files: list[str] = field(default_factory=list)
     text_column: str = "text"
+    sample_by: str = "line"
     validation_fraction: float = 0.05
     max_rows: int | None = None
     block_size: int = 128
+    drop_remainder: bool = False
     num_proc: int = 1
 
 
@@ -67,7 +75,7 @@ class TokenizerConfig:
     Attributes:
         name_or_path: a folder, a Hub id or `package:NAME/PATH`; the model's own when empty.
         train_vocab_size: train a tokenizer of this size on the training text instead.
-        algorithm: of a trained tokenizer: `wordpiece`.
+        algorithm: of a trained tokenizer: `wordpiece`, `byte_bpe` or `unigram`.
     """
 
     name_or_path: str | None = None
@@ -83,11 +91,15 @@ class MaskingConfig:
         rate: share of the maskable tokens that is chosen.
         mask_fraction: share of the chosen that becomes the mask token.
         random_fraction: share of the chosen that becomes a random word; the rest stays as it is.
+        whole_word: choose words, by the tokenizer's own word boundaries, and all tokens of a chosen word.
+        evaluation_rate: the rate in evaluation; the training's when empty.
     """
 
     rate: float = 0.15
     mask_fraction: float = 0.8
     random_fraction: float = 0.1
+    whole_word: bool = False
+    evaluation_rate: float | None = None
 
 
 @dataclass(frozen=True)

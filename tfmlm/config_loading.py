@@ -15,7 +15,8 @@ from tfmlm.config import FILE_SOURCES, Config
 from tfmlm.errors import UserError
 
 _CHOICES = {
-    "tokenizer.algorithm": ("wordpiece",),
+    "data.sample_by": ("line", "paragraph", "document"),
+    "tokenizer.algorithm": ("wordpiece", "byte_bpe", "unigram"),
     "optimizer.schedule": ("linear", "constant"),
     "train.precision": ("float32", "bfloat16"),
     "train.logits": ("masked", "all"),
@@ -42,7 +43,7 @@ _NOT_NEGATIVE = (
     "optimizer.warmup_steps",
     "optimizer.max_grad_norm",
 )
-_FRACTIONS = ("masking.rate", "masking.mask_fraction", "masking.random_fraction")
+_FRACTIONS = ("masking.rate", "masking.mask_fraction", "masking.random_fraction", "masking.evaluation_rate")
 _SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
 
 
@@ -156,7 +157,7 @@ def check_config(config: Config) -> None:
     for key in _NOT_NEGATIVE:
         _check(key, config, lambda value: value >= 0, "0 or more")
     for key in _FRACTIONS:
-        _check(key, config, lambda value: 0 <= value <= 1, "between 0 and 1")
+        _check(key, config, lambda value: value is None or 0 <= value <= 1, "between 0 and 1")
     _check(
         "data.validation_fraction",
         config,

@@ -6,7 +6,7 @@ so any batch can be made again, in any order, on any machine, without generator 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -62,7 +62,8 @@ class MaskableVocabulary:
 class MaskingCollator:
     """Turns stacked blocks into model inputs and labels, inside the TensorFlow graph.
 
-    Each maskable token is chosen with probability `masking.rate`. A chosen token becomes the mask token
+    Each maskable token, or with `masking.whole_word` each word, is chosen with probability `masking.rate`.
+    A chosen token becomes the mask token
     with probability `mask_fraction`, a random word with `random_fraction`, and stays itself otherwise
     (0.8, 0.1 and 0.1 in BERT, https://arxiv.org/abs/1810.04805, section 3.1).
     """
@@ -76,7 +77,8 @@ class MaskingCollator:
 
         Args:
             blocks: `input_ids` int32 [B, L], `special_tokens_mask` bool or integer [B, L],
-                `num_tokens` int32 [B] (what follows is padding), `example_id` int64 [B].
+                `num_tokens` int32 [B] (what follows is padding), `example_id` int64 [B]; for whole words also
+                `starts_word` bool or integer [B, L].
             epoch: int64 [] or [B], the pass over the data that each row belongs to.
 
         Returns:
@@ -92,8 +94,13 @@ class MaskingCollator:
 
         position = tf.cast(tf.range(length), tf.uint64)[tf.newaxis, :]
         row_key = self._row_keys(blocks["example_id"], epoch)[:, tf.newaxis]
-        choice = _mix(row_key + position * tf.constant(_GOLDEN_GAMMA, tf.uint64))
-        action = _mix(choice ^ tf.constant(_ROLL_ACTION_STREAM, tf.uint64))
+        token_draw = _draw(row_key, position)
+        action = _mix(token_draw ^ tf.constant(_ROLL_ACTION_STREAM, tf.uint64))
+        choice = token_draw
+        if self.masking.whole_word:
+            # All tokens of a word share its number in the row, and so its draw.
+            word = tf.cumsum(tf.cast(blocks["starts_word"], tf.int32), axis=1)
+            choice = _draw(row_key, tf.cast(word, tf.uint64))
 
         chosen = maskable & (_to_unit_interval(choice) < self.masking.rate)
         roll = _to_unit_interval(action)
@@ -111,6 +118,11 @@ class MaskingCollator:
             "labels": tf.where(chosen, token_ids, IGNORE_LABEL),
         }
 
+    def for_evaluation(self) -> MaskingCollator:
+        """The same collator at `masking.evaluation_rate`, if there is one."""
+        rate = self.masking.evaluation_rate
+        return self if rate is None else replace(self, masking=replace(self.masking, rate=rate))
+
     def _row_keys(self, example_id: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """One uint64 key [B] for each (seed, epoch, example)."""
         epoch_key = _mix(_mix(tf.constant(self.seed % 2**64, tf.uint64)) + tf.cast(epoch, tf.uint64))
@@ -123,6 +135,11 @@ class MaskingCollator:
         # bias is below vocabulary / 2**32.
         index = tf.bitwise.right_shift(low_bits * len(self.vocabulary.random_ids), np.int64(32))
         return tf.gather(tf.constant(self.vocabulary.random_ids), index)
+
+
+def _draw(row_key: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """The random bits of the numbered unit of each row, uint64 [B, L]."""
+    return _mix(row_key + number * tf.constant(_GOLDEN_GAMMA, tf.uint64))
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:

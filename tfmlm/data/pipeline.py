@@ -52,10 +52,11 @@ def make_evaluation_batches(
 
     The last batch is filled up with empty rows, which have no label, so that all shapes are static.
     """
+    evaluation_collator = collator.for_evaluation()
 
     def mask(batch: Batch) -> Batch:
         filled = {name: _fill_rows(column, global_batch_size) for name, column in batch.items()}
-        return collator(filled, epoch=tf.constant(EVALUATION_EPOCH, tf.int64))
+        return evaluation_collator(filled, epoch=tf.constant(EVALUATION_EPOCH, tf.int64))
 
     batches = _stack_rows(blocks).rebatch(global_batch_size)
     return batches.map(mask, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -80,7 +81,9 @@ class _BlockColumns(tf.Module):
     how the stock path loses `special_tokens_mask` before any collator sees it.
     """
 
-    def call(self, input_ids: Any, special_tokens_mask: Any, num_tokens: Any, example_id: Any) -> None:
+    def call(
+        self, input_ids: Any, special_tokens_mask: Any, starts_word: Any, num_tokens: Any, example_id: Any
+    ) -> None:
         """Never called; only its signature is read."""
 
 

@@ -10,9 +10,11 @@ from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
 from tfmlm.data.cache import make_once
+from tfmlm.data.columns import TEXT
 from tfmlm.data.packing import pack_texts
-from tfmlm.data.sources import TEXT, load_texts
-from tfmlm.data.tokenizers import load_tokenizer, train_tokenizer
+from tfmlm.data.sources import load_texts
+from tfmlm.data.tokenizer_training import train_tokenizer
+from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.locations import resolve_name_or_path
 
 _CACHE_FORMAT = 3
@@ -41,9 +43,7 @@ def prepare_data(config: Config) -> PreparedData:
     """
     texts = load_texts(config.data, config.run.seed)
     tokenizer = make_tokenizer(config, texts.train)
-    train, validation = (
-        _pack_once(part, tokenizer, config.data.block_size) for part in (texts.train, texts.validation)
-    )
+    train, validation = (_pack_once(part, tokenizer, config) for part in (texts.train, texts.validation))
     return PreparedData(tokenizer, train, validation)
 
 
@@ -61,15 +61,22 @@ def make_tokenizer(config: Config, texts: Dataset) -> PreTrainedTokenizerFast:
     return load_tokenizer(resolve_name_or_path(config.model.name_or_path or "", "model.name_or_path"))
 
 
-def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, block_size: int) -> Dataset:
-    fingerprint = _fingerprint(
-        texts, f"{block_size} {tokenizer.pad_token_id}", tokenizer.backend_tokenizer.to_str()
-    )
+def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, config: Config) -> Dataset:
+    block_size, with_words = config.data.block_size, config.masking.whole_word
+    settings = f"{block_size} {with_words} {tokenizer.pad_token_id}"
+    fingerprint = _fingerprint(texts, settings, tokenizer.backend_tokenizer.to_str())
     path = make_once(
         f"blocks-{fingerprint}.arrow",
-        lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished),
+        lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished, with_words),
     )
-    return Dataset.from_file(str(path))
+    blocks = Dataset.from_file(str(path))
+    return _drop_short_block(blocks, block_size) if config.data.drop_remainder else blocks
+
+
+def _drop_short_block(blocks: Dataset, block_size: int) -> Dataset:
+    """Only the last block can be short. The only block stays, short as it is."""
+    is_short = len(blocks) > 1 and blocks[-1]["num_tokens"] < block_size
+    return blocks.select(range(len(blocks) - 1)) if is_short else blocks
 
 
 def _fingerprint(texts: Dataset, *settings: str) -> str:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import glob
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from datasets import Dataset, Features, Value, load_dataset
+from datasets import Dataset, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from tfmlm.config import FILE_SOURCES, DataConfig
+from tfmlm.data.columns import select_text
 from tfmlm.data.installed_docs import load_installed_docs
 from tfmlm.errors import UserError
 
-TEXT = "text"
-"""The one column of a text dataset."""
+_SUFFIXES = {
+    "csv": (".csv", ".csv.gz"),
+    "json": (".json", ".jsonl", ".json.gz", ".jsonl.gz"),
+    "parquet": (".parquet",),
+    "text": (".txt", ".txt.gz", ".md"),
+}
+"""Files that a folder stands for."""
 
-_STRINGS = (Value("string"), Value("large_string"))
-_TEXT_FEATURES = Features({TEXT: Value("string")})
+_OWN_VALIDATION_SPLIT = "validation"
+"""The Hub's usual name of a held-out split."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Texts(NamedTuple):
@@ -38,11 +48,13 @@ def load_texts(data: DataConfig, seed: int) -> Texts:
     Raises:
         UserError: a file, column or dataset is missing or holds no text; the message names it.
     """
-    texts = select_text(_load(data, data.train_files), data)
+    texts = select_text(_load(data, data.train_files, data.split), data)
     if data.max_rows is not None and data.max_rows < len(texts):
         texts = texts.shuffle(seed=seed).select(range(data.max_rows))
-    if data.validation_files:
-        return Texts(texts, select_text(_load(data, data.validation_files), data))
+    validation_split = _find_validation_split(data)
+    if data.validation_files or validation_split:
+        held_out = _load(data, data.validation_files, validation_split or data.split)
+        return Texts(texts, select_text(held_out, data))
     if len(texts) < 2:
         raise UserError(
             f"data.source {data.source!r} holds {len(texts)} text; at least 2 are needed to hold one out; "
@@ -57,13 +69,26 @@ def load_texts(data: DataConfig, seed: int) -> Texts:
     return Texts(split["train"], split["test"])
 
 
-def _load(data: DataConfig, files: list[str]) -> Dataset:
+def _find_validation_split(data: DataConfig) -> str | None:
+    """The configured split of a Hub dataset, or its own `validation` if the training takes another."""
+    if data.source in (*FILE_SOURCES, "installed-docs") or data.validation_split:
+        return data.validation_split
+    names = _ask_hub(data, lambda: get_dataset_split_names(data.source, data.config_name))
+    takes_another = not data.split.startswith(_OWN_VALIDATION_SPLIT)
+    return _OWN_VALIDATION_SPLIT if _OWN_VALIDATION_SPLIT in names and takes_another else None
+
+
+def _load(data: DataConfig, files: list[str], split: str) -> Dataset:
     if data.source == "installed-docs":
         return load_installed_docs(data.num_proc)
     if data.source in FILE_SOURCES:
-        return _load_files(data.source, expand_globs(files))
+        return _load_files(data, expand_paths(files, data.source))
+    return _ask_hub(data, lambda: load_dataset(data.source, data.config_name, split=split))
+
+
+def _ask_hub(data: DataConfig, ask: Callable[[], _Answer]) -> _Answer:
     try:
-        return load_dataset(data.source, data.config_name, split=data.split)
+        return ask()
     except (DatasetGenerationError, DatasetNotFoundError, ValueError, OSError) as error:
         raise UserError(
             f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}; "
@@ -71,14 +96,19 @@ def _load(data: DataConfig, files: list[str]) -> Dataset:
         ) from error
 
 
-def _load_files(source: str, files: list[str]) -> Dataset:
-    # pandas would read the words "NA" and "null" as nothing.
-    options = {"keep_default_na": False} if source == "csv" else {}
+def _load_files(data: DataConfig, files: list[str]) -> Dataset:
+    options: dict[str, dict[str, Any]] = {
+        # pandas would read the words "NA" and "null" as nothing.
+        "csv": {"keep_default_na": False},
+        "text": {"sample_by": data.sample_by},
+    }
     try:
-        return load_dataset(source, data_files=files, split="train", **options)
+        return load_dataset(data.source, data_files=files, split="train", **options.get(data.source, {}))
     # StopIteration: an empty JSON file.
     except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        raise UserError(f"{source} file cannot be read ({', '.join(files)}): {_first_line(error)}") from error
+        raise UserError(
+            f"{data.source} file cannot be read ({', '.join(files)}): {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -86,53 +116,18 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else "it holds nothing"
 
 
-def expand_globs(patterns: list[str]) -> list[str]:
-    """Expands globs, in order, each file once; every pattern must match a file."""
+def expand_paths(patterns: list[str], source: str) -> list[str]:
+    """Expands globs and folders, in order, each file once; every pattern must match a file."""
     files: list[str] = []
     for pattern in patterns:
-        matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(str(file) for file in path.rglob("*") if file.name.endswith(_SUFFIXES[source]))
+        else:
+            matches = [pattern] if path.is_file() else sorted(glob.glob(pattern, recursive=True))
         if not matches:
-            raise UserError(f"no file matches {pattern!r}; check data.train_files and data.validation_files")
+            raise UserError(
+                f"no {source} file matches {pattern!r}; check data.train_files and data.validation_files"
+            )
         files += matches
     return list(dict.fromkeys(files))
-
-
-def select_text(dataset: Dataset, data: DataConfig) -> Dataset:
-    """Keeps the configured column as one column of non-empty strings.
-
-    Nested columns are flattened to dotted names and lists of strings joined by a space.
-    """
-    flat = dataset.flatten()
-    if data.text_column not in flat.column_names:
-        raise UserError(
-            f"data.text_column {data.text_column!r} does not exist; "
-            f"the columns are: {', '.join(flat.column_names)}"
-        )
-    column = flat.select_columns([data.text_column]).rename_columns({data.text_column: TEXT})
-    feature = column.features[TEXT]
-    if getattr(feature, "feature", None) in _STRINGS:
-        column = column.map(_join_lists, batched=True, features=_TEXT_FEATURES)
-    elif feature not in _STRINGS:
-        raise UserError(
-            f"data.text_column {data.text_column!r} holds {_describe(feature)}, not text; "
-            f"the columns are: {', '.join(flat.column_names)}"
-        )
-    texts = column.filter(_has_text, batched=True)
-    if len(texts) == 0:
-        raise UserError(
-            f"data.source {data.source!r} holds no text in column {data.text_column!r}; "
-            f"{len(column)} rows were read and all are empty"
-        )
-    return texts
-
-
-def _join_lists(batch: dict[str, list[list[str] | None]]) -> dict[str, list[str]]:
-    return {TEXT: [" ".join(part for part in parts or () if part) for parts in batch[TEXT]]}
-
-
-def _has_text(batch: dict[str, list[str | None]]) -> list[bool]:
-    return [text is not None and not text.isspace() and text != "" for text in batch[TEXT]]
-
-
-def _describe(feature: object) -> str:
-    return feature.dtype if isinstance(feature, Value) else type(feature).__name__.lower()

@@ -17,6 +17,9 @@ from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import WarmupDecay
 
+_PACE_STEPS = 50
+"""Steps whose median time is the pace: enough to pass over a checkpoint, few enough to cost nothing."""
+
 _FIELDS = (
     "step",
     "loss",
@@ -109,7 +112,7 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
 class KeepTimeBudget(tf.keras.callbacks.Callback):
     """Ends training after about `max_seconds`, with the learning rate at its end too.
 
-    After each step the pace so far tells how many steps fit; that number, if it is below the planned one,
+    After each step the recent pace tells how many steps fit; that number, if it is below the planned one,
     becomes the end of the schedule. Near the end the estimate is exact, so the rate reaches zero in time.
     """
 
@@ -125,7 +128,7 @@ class KeepTimeBudget(tf.keras.callbacks.Callback):
         if not self._log.step_seconds:  # the first step traces the graph and says nothing of the pace
             return
         seconds_left = self._max_seconds - self._log.seconds
-        steps_left = int(seconds_left / self._log.step_seconds_median)
+        steps_left = int(seconds_left / median(self._log.step_seconds[-_PACE_STEPS:]))
         fitting_steps = self._log.step + max(steps_left, 0)
         self._schedule.total_steps.assign(min(self._planned_steps, max(fitting_steps, self._log.step)))
         if self._log.step >= int(self._schedule.total_steps):

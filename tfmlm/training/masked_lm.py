@@ -32,7 +32,11 @@ class MaskedLanguageModel(tf.keras.Model):
         self._max_grad_norm = config.optimizer.max_grad_norm
         num_tokens = config.train.per_replica_batch_size * config.data.block_size
         masked_only = config.train.logits == "masked" and model.config.model_type in ARCHITECTURES
-        self._num_slots = count_slots(num_tokens, config.masking.rate) if masked_only else num_tokens
+        masking = config.masking
+        highest_rate = max(masking.rate, masking.evaluation_rate or 0.0)
+        self._num_slots = (
+            count_slots(num_tokens, highest_rate, masking.whole_word) if masked_only else num_tokens
+        )
         # float64: a float32 sum over a large evaluation set loses the sixth digit of the perplexity.
         self._loss_mean = tf.keras.metrics.Mean("loss", dtype=tf.float64)
 
@@ -41,8 +45,16 @@ class MaskedLanguageModel(tf.keras.Model):
         """Metrics that Keras resets before each evaluation."""
         return [self._loss_mean]
 
-    def compile(self, optimizer: tf.keras.optimizers.legacy.Optimizer, jit_compile: bool = False) -> None:
-        """Takes the optimizer and makes its variables; call it inside the strategy's scope."""
+    def compile(
+        self, optimizer: tf.keras.optimizers.legacy.Optimizer | None = None, jit_compile: bool = False
+    ) -> None:
+        """Takes the optimizer and makes its variables; call it inside the strategy's scope.
+
+        Without an optimizer the model can only evaluate.
+        """
+        if optimizer is None:
+            super().compile(jit_compile=jit_compile)
+            return
         super().compile(optimizer=optimizer, jit_compile=jit_compile)
         # Left to the first step, the slots would be made inside a tf.function, which fails for two replicas,
         # and a checkpoint restored before that step would find no place for them. No public method does it.

@@ -1,0 +1,80 @@
+"""Trained tokenizers: usual classes, whole texts back, and the same file for the same text."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizerFast, XLMRobertaTokenizerFast
+
+from tests.tiny import SENTENCES
+from tfmlm.config import TokenizerConfig
+from tfmlm.data.tokenizer_training import train_tokenizer
+
+CLASSES = {
+    "wordpiece": BertTokenizerFast,
+    "byte_bpe": RobertaTokenizerFast,
+    "unigram": XLMRobertaTokenizerFast,
+}
+TEXTS = Dataset.from_dict({"text": [*SENTENCES, "Zürich 日本語 🤗", "naïve café"]})
+TRAIN_AND_SAVE = """
+import sys, tfmlm
+from datasets import Dataset
+from tfmlm.config import TokenizerConfig
+from tfmlm.data.installed_docs import list_source_files, read_docstrings
+from tfmlm.data.tokenizer_training import train_tokenizer
+files = [path for path in list_source_files() if "/tqdm/" in str(path) or "/yaml/" in str(path) or "/numpy/lib/" in str(path)]
+if __name__ == "__main__":
+    texts = Dataset.from_dict({"text": read_docstrings(files)})
+    config = TokenizerConfig(train_vocab_size=2000, algorithm=sys.argv[1])
+    train_tokenizer(texts, config).save_pretrained(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("algorithm", CLASSES)
+def test_loads_as_the_usual_class_and_encodes_the_same(algorithm: str, tmp_path: Path) -> None:
+    trained = train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=350, algorithm=algorithm))
+    trained.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert type(loaded) is CLASSES[algorithm]
+    assert len(loaded) == len(trained) <= 350
+    for text in [*TEXTS["text"], "", f"a {trained.mask_token} b", "two  spaces\n"]:
+        assert loaded(text)["input_ids"] == trained(text)["input_ids"]
+
+
+@pytest.mark.parametrize("algorithm", CLASSES)
+def test_special_tokens_stand_where_the_architecture_wants_them(algorithm: str) -> None:
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=350, algorithm=algorithm))
+    ids = tokenizer(f"Return the {tokenizer.mask_token}.")["input_ids"]
+    assert ids[0] == tokenizer.cls_token_id
+    assert ids[-1] == tokenizer.sep_token_id
+    assert ids.count(tokenizer.mask_token_id) == 1
+    assert tokenizer.pad_token_id == (0 if algorithm == "wordpiece" else 1)
+    assert len(tokenizer.all_special_ids) == 5
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("algorithm", ["byte_bpe", "unigram"])
+def test_text_comes_back(algorithm: str) -> None:
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=350, algorithm=algorithm))
+    for text in SENTENCES[:50]:
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_bytes_need_no_unknown_token() -> None:
+    tokenizer = train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=350, algorithm="byte_bpe"))
+    assert tokenizer.unk_token_id not in tokenizer("\x00 𝔘𝔫𝔨𝔫𝔬𝔴𝔫 ﷽")["input_ids"]
+
+
+@pytest.mark.parametrize("algorithm", CLASSES)
+def test_the_same_texts_give_the_same_file(algorithm: str, tmp_path: Path) -> None:
+    """In processes of their own, because hash seeds change from process to process."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN_AND_SAVE)
+    files = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        subprocess.run([sys.executable, script, algorithm, folder], check=True)
+        files.append((folder / "tokenizer.json").read_bytes())
+    assert files[0] == files[1] == files[2]

@@ -1,0 +1,150 @@
+"""Trains a tokenizer on the run's own text; the same text gives the same tokenizer.
+
+The trainers of the tokenizers library number some entries in the order of a randomly seeded hash map and
+break ties by number, so each function here fixes the numbers first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from datasets import Dataset
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizerFast,
+    XLMRobertaTokenizerFast,
+)
+
+from tfmlm.config import TokenizerConfig
+from tfmlm.data.columns import TEXT
+
+_ENTRIES_A_CHARACTER = 16
+"""A trained vocabulary keeps one character for so many entries, and rarer ones are unknown: without a limit,
+the characters of all the world's scripts would fill a small vocabulary."""
+
+_BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+"""In this order, because RoBERTa's family counts positions from `pad_token_id` + 1 = 2."""
+
+
+def train_tokenizer(texts: Dataset, config: TokenizerConfig) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer on the `text` column.
+
+    Args:
+        texts: the training texts.
+        config: the algorithm and the size of the vocabulary, at most.
+
+    Returns:
+        A fast tokenizer that `AutoTokenizer` loads after `save_pretrained`: BERT's (lower-casing) for
+        `wordpiece`, RoBERTa's for `byte_bpe`, XLM-RoBERTa's for `unigram`.
+    """
+    return _TRAINERS[config.algorithm](texts, int(config.train_vocab_size or 0))
+
+
+def _train_wordpiece(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    alphabet = _count_alphabet(texts, normalizer, vocab_size // _ENTRIES_A_CHARACTER)
+
+    def make(vocabulary: dict[str, int]) -> Tokenizer:
+        wordpiece = Tokenizer(models.WordPiece(vocabulary, unk_token=_BERT_SPECIAL[1]))
+        wordpiece.normalizer = normalizer
+        wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        wordpiece.decoder = decoders.WordPiece()
+        return wordpiece
+
+    trained = make({})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        # Given as special tokens, the continuing letters have fixed numbers, and so has all that follows.
+        special_tokens=[*_BERT_SPECIAL, *(f"##{letter}" for letter in alphabet)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    trained.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
+    # From the vocabulary alone: the continuing letters must not be special tokens.
+    vocabulary = trained.get_vocab()
+    wordpiece = make(vocabulary)
+    wordpiece.add_special_tokens(_BERT_SPECIAL)
+    wordpiece.post_processor = _make_template("[CLS]", "[SEP]", vocabulary)
+    return BertTokenizerFast(tokenizer_object=wordpiece)
+
+
+def _train_byte_bpe(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=_ROBERTA_SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
+    ids = bpe.get_vocab()
+    bpe.post_processor = processors.RobertaProcessing(
+        sep=("</s>", ids["</s>"]), cls=("<s>", ids["<s>"]), add_prefix_space=False
+    )
+    return RobertaTokenizerFast(tokenizer_object=bpe)
+
+
+def _train_unigram(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    unigram = Tokenizer(models.Unigram())
+    unigram.normalizer = normalizer
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=_ROBERTA_SPECIAL,
+        unk_token=_ROBERTA_SPECIAL[3],
+        initial_alphabet=_count_alphabet(texts, normalizer, vocab_size // _ENTRIES_A_CHARACTER),
+        show_progress=False,
+    )
+    unigram.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
+    # The mask stands for a word with the space before it, as in XLM-RoBERTa's own tokenizer.
+    unigram.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    unigram.post_processor = _make_template("<s>", "</s>", unigram.get_vocab())
+    return XLMRobertaTokenizerFast(tokenizer_object=unigram)
+
+
+_TRAINERS: dict[str, Callable[[Dataset, int], PreTrainedTokenizerFast]] = {
+    "byte_bpe": _train_byte_bpe,
+    "unigram": _train_unigram,
+    "wordpiece": _train_wordpiece,
+}
+
+
+def _make_template(first: str, last: str, vocabulary: dict[str, int]) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B:1 {last}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (first, last)],
+    )
+
+
+def _count_alphabet(texts: Dataset, normalizer: normalizers.Normalizer, size: int) -> list[str]:
+    """The most frequent characters after normalization, sorted."""
+    counts: Counter[str] = Counter()
+    for batch in _iterate_texts(texts):
+        counts.update("".join(normalizer.normalize_str("".join(batch)).split()))
+    return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:size])
+
+
+def _iterate_texts(texts: Dataset) -> Iterator[list[str]]:
+    for batch in texts.iter(1000):
+        yield batch[TEXT]
