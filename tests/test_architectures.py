@@ -63,3 +63,21 @@ def test_trains_evaluates_exports_and_predicts(
         assert [c["token"] for c in ours] == [c["token"] for c in exported]
         np.testing.assert_allclose([c["score"] for c in ours], [c["score"] for c in exported], atol=1e-5)
     assert finished.samples[sample][0][:3] == from_run[0]
+
+
+def test_another_architecture_trains_with_all_logits_and_says_so(
+    tmp_path: Path, text_file: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    word_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    fields = TINY_CONFIGS["bert"] | {"embedding_size": 16}
+    config = Config(
+        run=RunConfig(output_dir=str(tmp_path / "run")),
+        data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
+        tokenizer=TokenizerConfig(name_or_path=str(tmp_path / "tokenizer")),
+        model=ModelConfig(config={"model_type": "roformer"} | fields),
+        train=TrainConfig(max_steps=2, per_replica_batch_size=4),
+        export=ExportConfig(enabled=False),
+    )
+    result = run(config).result
+    assert np.isfinite(result.perplexity)
+    assert "roformer: logits are computed at every position" in result.notes

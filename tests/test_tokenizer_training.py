@@ -24,7 +24,7 @@ from datasets import Dataset
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.tokenizer_training import train_tokenizer
-files = [path for path in list_source_files() if "/tqdm/" in str(path) or "/yaml/" in str(path) or "/numpy/lib/" in str(path)]
+files = [path for path in list_source_files() if path.parts[-2] in ("tqdm", "yaml", "lib")]
 if __name__ == "__main__":
     texts = Dataset.from_dict({"text": read_docstrings(files)})
     config = TokenizerConfig(train_vocab_size=2000, algorithm=sys.argv[1])
@@ -64,7 +64,7 @@ def test_text_comes_back(algorithm: str) -> None:
 
 def test_bytes_need_no_unknown_token() -> None:
     tokenizer = train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=350, algorithm="byte_bpe"))
-    assert tokenizer.unk_token_id not in tokenizer("\x00 𝔘𝔫𝔨𝔫𝔬𝔴𝔫 ﷽")["input_ids"]
+    assert tokenizer.unk_token_id not in tokenizer("\x00 日本 ﷽")["input_ids"]
 
 
 @pytest.mark.parametrize("algorithm", CLASSES)

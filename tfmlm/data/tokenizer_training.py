@@ -6,10 +6,12 @@ break ties by number, so each function here fixes the numbers first.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from datasets import Dataset
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import (
     AddedToken,
     Regex,
@@ -34,6 +36,9 @@ from tfmlm.data.columns import TEXT
 _ENTRIES_A_CHARACTER = 16
 """A trained vocabulary keeps one character for so many entries, and rarer ones are unknown: without a limit,
 the characters of all the world's scripts would fill a small vocabulary."""
+
+_SENTENCEPIECE_CONTROLS = 3
+"""<unk>, <s> and </s>, which SentencePiece puts first."""
 
 _BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -104,22 +109,47 @@ def _train_byte_bpe(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
 
 def _train_unigram(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
-    unigram = Tokenizer(models.Unigram())
+    pieces = [(token, 0.0) for token in _ROBERTA_SPECIAL]
+    pieces += _train_sentencepiece(texts, normalizer, vocab_size - len(pieces))
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=_ROBERTA_SPECIAL.index("<unk>")))
     unigram.normalizer = normalizer
     unigram.pre_tokenizer = pre_tokenizers.Metaspace()
     unigram.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
-        special_tokens=_ROBERTA_SPECIAL,
-        unk_token=_ROBERTA_SPECIAL[3],
-        initial_alphabet=_count_alphabet(texts, normalizer, vocab_size // _ENTRIES_A_CHARACTER),
-        show_progress=False,
-    )
-    unigram.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
-    # The mask stands for a word with the space before it, as in XLM-RoBERTa's own tokenizer.
-    unigram.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    # The mask takes the space before it with it, as in XLM-RoBERTa's own tokenizer.
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    unigram.add_special_tokens([*_ROBERTA_SPECIAL[:4], mask])
     unigram.post_processor = _make_template("<s>", "</s>", unigram.get_vocab())
-    return XLMRobertaTokenizerFast(tokenizer_object=unigram)
+    return XLMRobertaTokenizerFast(tokenizer_object=unigram, mask_token=mask)
+
+
+def _train_sentencepiece(
+    texts: Dataset, normalizer: normalizers.Normalizer, num_pieces: int
+) -> list[tuple[str, float]]:
+    """Pieces and their log probabilities; the tokenizers library's own trainer is not repeatable here.
+
+    Its sums run in the order of a hash map: scores differ in the fourth digit, and with them the order.
+    """
+    lines = (
+        normalizer.normalize_str(line)
+        for batch in _iterate_texts(texts)
+        for text in batch
+        for line in text.splitlines()
+    )
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=lines,
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=num_pieces + _SENTENCEPIECE_CONTROLS,
+        hard_vocab_limit=False,  # a small text may not hold so many pieces
+        normalization_rule_name="identity",
+        max_sentence_length=2**16,
+        num_threads=1,  # sums over threads would depend on their number
+        minloglevel=2,
+    )
+    trained = SentencePieceProcessor(model_proto=model.getvalue())
+    numbers = range(_SENTENCEPIECE_CONTROLS, trained.get_piece_size())
+    return [(trained.id_to_piece(number), trained.get_score(number)) for number in numbers]
 
 
 _TRAINERS: dict[str, Callable[[Dataset, int], PreTrainedTokenizerFast]] = {

@@ -11,6 +11,7 @@ from tfmlm.config import Config
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import PreparedData, prepare_data
+from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import make_model, set_output_bias
 from tfmlm.training.optimizer import make_optimizer
@@ -48,7 +49,6 @@ def set_up(config: Config) -> Setup:
         UserError: text, tokenizer, model and configuration do not fit together.
     """
     tf.keras.utils.set_random_seed(config.run.seed)
-    precision, notes = choose_precision(config.train.precision)
     _LOGGER.info("reading %s", config.data.source)
     data = prepare_data(config)
     _LOGGER.info(
@@ -64,23 +64,8 @@ def set_up(config: Config) -> Setup:
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
     total_steps = count_steps(config, len(data.train), blocks_per_step)
-
-    with strategy.scope(), precision_policy(precision):
-        pretrained, has_new_head = make_model(config, data.tokenizer)
-        if has_new_head:
-            set_output_bias(pretrained, data.train)
-            notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
-        model = MaskedLanguageModel(pretrained, config)
-        model.compile(make_optimizer(config.optimizer, total_steps), jit_compile=config.train.xla)
-    _LOGGER.info(
-        "%s with %s parameters, %d steps of %d blocks, %s on %s",
-        pretrained.config.model_type,
-        f"{pretrained.count_params():,}",
-        total_steps,
-        blocks_per_step,
-        precision,
-        f"{strategy.num_replicas_in_sync} {strategy.extended.worker_devices[0].split(':')[-2]}",
-    )
+    model, notes = _compile_model(config, data, strategy, total_steps)
+    _LOGGER.info("%d steps of %d blocks", total_steps, blocks_per_step)
     return Setup(
         data=data,
         collator=collator,
@@ -90,6 +75,31 @@ def set_up(config: Config) -> Setup:
         total_steps=total_steps,
         notes=notes,
     )
+
+
+def _compile_model(
+    config: Config, data: PreparedData, strategy: tf.distribute.Strategy, total_steps: int
+) -> tuple[MaskedLanguageModel, list[str]]:
+    """The model on its devices, and notes on what is not as one might expect."""
+    precision, notes = choose_precision(config.train.precision)
+    with strategy.scope(), precision_policy(precision):
+        pretrained, has_new_head = make_model(config, data.tokenizer)
+        if has_new_head:
+            set_output_bias(pretrained, data.train)
+            notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
+        if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
+            notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
+        model = MaskedLanguageModel(pretrained, config)
+        model.compile(make_optimizer(config.optimizer, total_steps), jit_compile=config.train.xla)
+    _LOGGER.info(
+        "%s with %s parameters, %s on %d %s",
+        pretrained.config.model_type,
+        f"{pretrained.count_params():,}",
+        precision,
+        strategy.num_replicas_in_sync,
+        strategy.extended.worker_devices[0].split(":")[-2],
+    )
+    return model, notes
 
 
 def count_steps(config: Config, num_blocks: int, blocks_per_step: int) -> int:
