@@ -80,7 +80,7 @@ CASES: list[Case] = [
     ("not text at all", write("config.yaml", b"run: \xff\xfe"), "config.yaml' cannot be read|not valid YAML"),
     ("no config", remove("config.yaml"), "config.yaml' does not exist"),
     ("no files", overrides("data.train_files=[]"), "needs data.train_files"),
-    ("missing file", overrides("data.train_files=[{folder}/none.txt]"), "no file matches .*none.txt"),
+    ("missing file", overrides("data.train_files=[{folder}/none.txt]"), "no text file matches .*none.txt"),
     ("empty file", write("texts.txt", ""), "texts.txt|holds no text"),
     ("only blanks", write("texts.txt", "\n  \n"), "holds no text"),
     ("no such column", write("rows.jsonl", '{"a": "b"}\n', *JSON), "'text' does not exist; .*columns are: a"),

@@ -122,7 +122,9 @@ def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config,
     config_file = tmp_path / "config.yaml"
     config_file.write_text(dump_config(replace(config, train=endless)))
     command = [sys.executable, "-m", "tfmlm", "train", str(config_file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A job in the background, as in some CI, is started with Ctrl-C ignored; here it must be heard.
+    heard = ["env", "--default-signal=INT", *command]
+    process = subprocess.Popen(heard, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "checkpoints" / "checkpoint").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
