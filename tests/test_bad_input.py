@@ -80,6 +80,11 @@ CASES: list[Case] = [
     ("not text at all", write("config.yaml", b"run: \xff\xfe"), "config.yaml' cannot be read|not valid YAML"),
     ("no config", remove("config.yaml"), "config.yaml' does not exist"),
     ("no files", overrides("data.train_files=[]"), "needs data.train_files"),
+    (
+        "split of files",
+        overrides("data.validation_split=test"),
+        "validation_split 'test' is for Hub datasets",
+    ),
     ("missing file", overrides("data.train_files=[{folder}/none.txt]"), "no text file matches .*none.txt"),
     ("empty file", write("texts.txt", ""), "texts.txt|holds no text"),
     ("only blanks", write("texts.txt", "\n  \n"), "holds no text"),

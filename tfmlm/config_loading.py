@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from tfmlm.config import FILE_SOURCES, Config
+from tfmlm.config import FILE_SOURCES, Config, DataConfig
 from tfmlm.errors import UserError
 
 _CHOICES = {
@@ -170,14 +170,23 @@ def check_config(config: Config) -> None:
             f"masking.mask_fraction {masking.mask_fraction} and masking.random_fraction "
             f"{masking.random_fraction} add up to more than 1"
         )
-    if config.data.source in FILE_SOURCES and not config.data.train_files:
-        raise UserError(f"data.source {config.data.source!r} needs data.train_files; it is empty")
+    _check_source(config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
     if config.hub.push and not config.hub.repo_id:
         raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
+
+
+def _check_source(data: DataConfig) -> None:
+    if data.source in FILE_SOURCES and not data.train_files:
+        raise UserError(f"data.source {data.source!r} needs data.train_files; it is empty")
+    if data.validation_split and data.source in (*FILE_SOURCES, "installed-docs"):
+        raise UserError(
+            f"data.validation_split {data.validation_split!r} is for Hub datasets, and data.source is "
+            f"{data.source!r}; use data.validation_files or data.validation_fraction"
+        )
 
 
 def _check(key: str, config: Config, is_valid: Callable[[Any], bool], allowed: str) -> None:

@@ -39,8 +39,6 @@ def run(config: Config) -> FinishedRun:
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
     trained = train(config, folder)
     version = export_run(config, folder.model_dir) if config.export.enabled else None
-    if config.hub.push:
-        push_model(folder.model_dir, config.hub)
     result = Result(
         perplexity=trained.after.perplexity,
         eval_loss=trained.after.loss,
@@ -55,6 +53,9 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         notes=trained.notes,
     )
     folder.write_result(result)
+    # After the result: a Hub that cannot be reached does not make the run unfinished.
+    if config.hub.push:
+        push_model(folder.model_dir, config.hub)
     return result
 
 
