@@ -135,6 +135,10 @@ def model_dir(tmp_path: Path) -> Path:
 
 
 def push(hub_url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return tfmlm("push", *arguments, hub_url=hub_url)
+
+
+def tfmlm(*arguments: object, hub_url: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "HF_ENDPOINT": hub_url,
         "HF_TOKEN": TOKEN,
@@ -143,7 +147,7 @@ def push(hub_url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     return subprocess.run(
-        [sys.executable, "-m", "tfmlm", "push", *map(str, arguments)],
+        [sys.executable, "-m", "tfmlm", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -194,3 +198,20 @@ def test_without_a_repository_it_says_which_key(model_dir: Path) -> None:
     done = push("http://127.0.0.1:9", model_dir)
     assert done.returncode == 2
     assert "hub.repo_id is empty" in done.stderr
+
+
+def test_a_run_is_finished_even_if_its_push_fails(tmp_path: Path, text_file: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"run: {{output_dir: {tmp_path}/run}}\n"
+        f"data: {{source: text, train_files: [{text_file}], block_size: 32}}\n"
+        "tokenizer: {train_vocab_size: 200}\n"
+        "model: {config: {model_type: bert, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2}}\n"
+        "train: {max_steps: 1, per_replica_batch_size: 2}\n"
+        "export: {enabled: false}\n"
+        "hub: {push: true, repo_id: me/mine}\n"
+    )
+    done = tfmlm("train", config, hub_url="http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "tries again" in done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
