@@ -52,7 +52,7 @@ def remove(name: str) -> Callable[[Path], list[str]]:
 
 
 def begin_another_run(folder: Path) -> list[str]:
-    (folder / "run").mkdir()
+    (folder / "run" / "checkpoints" / "of-another-run").mkdir(parents=True)
     (folder / "run" / "config.yaml").write_text(
         CONFIG.format(folder=folder) + "optimizer: {learning_rate: 0.5}\n"
     )

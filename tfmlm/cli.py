@@ -19,7 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, or 130 if
         it was interrupted.
     """
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and not hasattr(options, "beam_flags"):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.beam_flags = unknown
     try:
         exit_code: int = options.command(options)
     except UserError as error:
@@ -45,6 +49,21 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
     _add_overrides(train)
     train.set_defaults(command=_train)
+
+    prepare = commands.add_parser(
+        "prepare", help="write the tokenized text as TFRecord shards, which data.source may name"
+    )
+    prepare.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
+    _add_overrides(prepare)
+    prepare.add_argument("--output", metavar="FOLDER", help="local or gs:// (default shards/<run.name>)")
+    prepare.add_argument(
+        "--blocks-per-shard", type=int, default=32_768, metavar="N", help="blocks in a shard (default 32768)"
+    )
+    prepare.add_argument(
+        "--runner",
+        help="Apache Beam runner: direct, dataflow, flink or spark, with Beam's own flags as --flag=value",
+    )
+    prepare.set_defaults(command=_prepare, beam_flags=[])
 
     evaluate = commands.add_parser("evaluate", help="perplexity of a trained model on its held-out text")
     evaluate.add_argument("model", type=Path, help="run or model folder")
@@ -92,6 +111,24 @@ def _train(options: argparse.Namespace) -> int:
     from tfmlm.run import run
 
     print(describe_run(run(config)))
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from tfmlm.config_loading import load_config
+
+    if options.blocks_per_shard < 1:
+        raise UserError(f"--blocks-per-shard is {options.blocks_per_shard}; it must be 1 or more")
+    if options.beam_flags and not options.runner:
+        raise UserError(f"{' '.join(options.beam_flags)} is unknown; flags of Apache Beam need --runner")
+    config = load_config(options.config, options.overrides)
+    _start_libraries()
+    from tfmlm.data.shard_writing import prepare_shards
+    from tfmlm.report import describe_shards
+
+    folder = options.output or f"shards/{config.run.name}"
+    manifest = prepare_shards(config, folder, options.blocks_per_shard, options.runner, options.beam_flags)
+    print(describe_shards(folder, manifest))
     return 0
 
 

@@ -36,7 +36,7 @@ class DataConfig:
 
     Attributes:
         source: a Hub dataset id, `json`, `csv`, `parquet`, `text`, or `installed-docs` (the docstrings of
-            the Python packages in this environment).
+            the Python packages in this environment), or a folder that `tfmlm prepare` wrote, `gs://` too.
         config_name: configuration of a Hub dataset.
         split: split that holds the training text, in the Hub's own notation, such as `train[:5000]`.
         validation_split: split that is held out; a Hub dataset's own `validation` when empty.
@@ -45,12 +45,18 @@ class DataConfig:
         text_column: column of text; dotted for nested columns (`answers.text`), several with commas between
             them; lists and several columns are joined by a space.
         sample_by: what one text of a text file is: a `line`, a `paragraph` or the `document`.
-        validation_fraction: share of the texts that is held out when there is no validation split or file.
+        validation_fraction: share of the texts that is held out when there is no validation split or file;
+            chosen by a hash of each text, so about this share, and equal texts are on one side.
         max_rows: use at most this many texts, chosen by `run.seed`, before the split.
         block_size: tokens in one training example.
         drop_remainder: leave out the last block if it is short, as the Hugging Face guide does, instead of
             padding it.
-        num_proc: processes for reading; tokenizing uses the tokenizer's own threads.
+        num_proc: processes that read a Hub dataset or `installed-docs`; tokenizing uses the tokenizer's own
+            threads.
+        streaming: read, tokenize and pack while training, and write nothing to disk; needs
+            `train.max_steps`. `max_rows` takes the first texts, and at most 1,000 are held out.
+        on_bad_rows: what a row of a file does that cannot be read or has no such column: `error` stops and
+            names it, `skip` leaves it out and counts it.
     """
 
     source: str = "installed-docs"
@@ -66,6 +72,8 @@ class DataConfig:
     block_size: int = 128
     drop_remainder: bool = False
     num_proc: int = 1
+    streaming: bool = False
+    on_bad_rows: str = "error"
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ class TrainConfig:
     """The training loop.
 
     Attributes:
-        epochs: passes over the training blocks.
+        epochs: passes over the training blocks; a stream ends after `max_steps` instead.
         max_steps: at most this many optimizer steps.
         max_seconds: at most about this long: the first steps are timed, and the number of steps and the
             schedule are cut to what fits.

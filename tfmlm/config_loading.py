@@ -15,6 +15,7 @@ from tfmlm.config import FILE_SOURCES, Config, DataConfig
 from tfmlm.errors import UserError
 
 _CHOICES = {
+    "data.on_bad_rows": ("error", "skip"),
     "data.sample_by": ("line", "paragraph", "document"),
     "tokenizer.algorithm": ("wordpiece", "byte_bpe", "unigram"),
     "optimizer.schedule": ("linear", "constant"),
@@ -171,6 +172,10 @@ def check_config(config: Config) -> None:
             f"{masking.random_fraction} add up to more than 1"
         )
     _check_source(config.data)
+    if config.data.streaming and not config.train.max_steps:
+        raise UserError(
+            "train.max_steps is empty; set it, because data.streaming does not know how long the data is"
+        )
     if not config.model.name_or_path and not config.model.config.get("model_type"):
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):

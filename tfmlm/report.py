@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tfmlm.config import Config
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
+    from tfmlm.data.shards import Manifest
     from tfmlm.export.predict import Candidate
     from tfmlm.run import FinishedRun
 
@@ -32,6 +33,19 @@ def describe_run(finished: FinishedRun) -> str:
     example = next(iter(finished.samples), "TEXT WITH A MASK")
     lines += ["", f"next         tfmlm predict {result.model_dir} {example!r}"]
     return "\n".join(lines)
+
+
+def describe_shards(folder: str, manifest: Manifest) -> str:
+    """The summary that ends `tfmlm prepare`."""
+    from tfmlm.data.rows import describe_bad_row
+
+    lines = [
+        f"{split:<12} {sum(shard.num_blocks for shard in shards):,} blocks of {manifest.block_size} tokens, "
+        f"{sum(shard.num_tokens for shard in shards):,} tokens, {len(shards):,} shards"
+        for split, shards in manifest.splits.items()
+    ]
+    lines += [f"note         {describe_bad_row(row)}" for row in manifest.bad_rows]
+    return "\n".join([*lines, "", f"next         tfmlm train CONFIG data.source={folder}"])
 
 
 def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[str]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from tfmlm.config import Config
 from tfmlm.config_loading import load_config
+from tfmlm.data.prepare import explained_errors
+from tfmlm.data.rows import describe_bad_row
 from tfmlm.errors import UserError
 from tfmlm.export.predict import Candidate, load_predictor
 from tfmlm.export.saved_model import export_saved_model
@@ -50,7 +52,8 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
         model_dir=str(folder.model_dir),
         saved_model_dir=str(version) if version else None,
-        notes=trained.notes,
+        bad_rows=sum(row.num_rows for row in trained.bad_rows),
+        notes=trained.notes + [describe_bad_row(row) for row in trained.bad_rows],
     )
     folder.write_result(result)
     # After the result: a Hub that cannot be reached does not make the run unfinished.
@@ -82,7 +85,8 @@ def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
             tokenizer=replace(config.tokenizer, name_or_path=str(model_dir), train_vocab_size=None),
         )
     )
-    return evaluate(setup.model, setup.validation)
+    with explained_errors(setup.data):
+        return evaluate(setup.model, setup.validation)
 
 
 def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:

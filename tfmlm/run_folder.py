@@ -30,6 +30,7 @@ class Result:
         tokens_per_second: of the median step.
         model_dir: the Hugging Face folder.
         saved_model_dir: the exported version, if there is one.
+        bad_rows: rows of the source that could not be read and were left out.
         notes: what the person should know, one sentence each.
     """
 
@@ -43,6 +44,7 @@ class Result:
     tokens_per_second: float
     model_dir: str
     saved_model_dir: str | None
+    bad_rows: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,6 +84,12 @@ class RunFolder:
         """The mark of a finished run."""
         return self.path / "result.json"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was saved: a run that failed before it may start anew with other settings."""
+        has_checkpoint = self.checkpoints_dir.is_dir() and any(self.checkpoints_dir.iterdir())
+        return has_checkpoint or self.model_dir.exists() or self.result_file.exists()
+
     def read_result(self) -> Result | None:
         """The result of a finished run, or None."""
         return Result(**json.loads(self.result_file.read_text())) if self.result_file.exists() else None
@@ -99,7 +107,8 @@ def open_run_folder(config: Config) -> RunFolder:
     """
     folder = RunFolder(config.run_dir)
     if folder.config_file.exists():
-        _check_same_run(folder, config)
+        if folder.has_begun:
+            _check_same_run(folder, config)
     elif folder.path.is_dir() and any(folder.path.iterdir()):
         raise UserError(
             f"run folder {str(folder.path)!r} is not empty and holds no run; choose another run.name"

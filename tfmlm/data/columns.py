@@ -1,110 +1,117 @@
-"""Selects the configured columns of a dataset, however deep they lie, as one column of text."""
+"""Joins the configured columns of a row into one text, however deep they lie."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
-from datasets import Dataset, Features, Value
+import pyarrow as pa
+from datasets import Features, Value
 
 from tfmlm.config import DataConfig
 from tfmlm.errors import UserError
 
-TEXT = "text"
-"""The one column of a text dataset."""
-
-_STRINGS = (Value("string"), Value("large_string"))
+_STRINGS = (pa.string(), pa.large_string())
 
 
-def select_text(dataset: Dataset, data: DataConfig) -> Dataset:
-    """Makes one column of non-empty strings of the columns that `data.text_column` names.
+class NoTextError(ValueError):
+    """A row does not hold a configured column, or something else than text in it."""
 
-    Lists at any depth, and several columns, are joined by a space.
+
+def split_column_names(data: DataConfig) -> list[str]:
+    """The dotted names in `data.text_column`."""
+    return [name.strip() for name in data.text_column.split(",")]
+
+
+def select_texts(table: pa.Table, names: list[str]) -> list[str]:
+    """Joins the named columns of each row, lists at any depth included, by a space.
+
+    Args:
+        table: rows with columns of text, see `check_columns`.
+        names: dotted names.
+
+    Returns:
+        The texts that are not blank, in order.
+    """
+    is_plain = len(names) == 1 and names[0] in table.column_names
+    if is_plain and table.schema.field(names[0]).type in _STRINGS:
+        texts = table.column(names[0]).to_pylist()
+    else:
+        texts = [join_columns(row, names) for row in table.to_pylist()]
+    return [text for text in texts if text and not text.isspace()]
+
+
+def join_columns(row: dict[str, Any], names: list[str]) -> str:
+    """The text of one row.
 
     Raises:
-        UserError: a column does not exist or holds no text; the message lists those that do.
+        NoTextError: a column does not exist in this row or holds something else than text.
     """
-    paths = [path.strip() for path in data.text_column.split(",")]
-    for path in paths:
-        _check_is_text(dataset.features, path)
-    if paths[0] in dataset.features and len(paths) == 1 and dataset.features[paths[0]] in _STRINGS:
-        column = dataset.select_columns(paths).rename_columns({paths[0]: TEXT})
-    else:
-        column = dataset.map(
-            partial(_join_columns, paths=paths),
-            batched=True,
-            remove_columns=dataset.column_names,
-            features=Features({TEXT: Value("string")}),
-        )
-    texts = column.filter(_has_text, batched=True)
-    if len(texts) == 0:
-        raise UserError(
-            f"data.source {data.source!r} holds no text in column {data.text_column!r}; "
-            f"{len(column)} rows were read and all are empty"
-        )
-    return texts
+    return " ".join(part for name in names for part in _collect(row, name, name))
 
 
-def _check_is_text(features: Features, path: str) -> None:
-    feature = _find_feature(features, path)
-    columns = f"the columns are: {', '.join(_list_paths(features))}"
-    if feature is None:
-        raise UserError(f"data.text_column {path!r} does not exist; {columns}")
-    if feature not in _STRINGS:
-        kind = feature.dtype if isinstance(feature, Value) else "columns of its own"
-        raise UserError(f"data.text_column {path!r} holds {kind}, not text; {columns}")
+def check_columns(features: Features, data: DataConfig) -> None:
+    """Checks that the configured columns exist and hold text.
+
+    Raises:
+        UserError: one does not; the message lists the columns.
+    """
+    for name in split_column_names(data):
+        feature = _find_feature(features, name)
+        columns = f"the columns are: {', '.join(_list_names(features))}"
+        if feature is None:
+            raise UserError(f"data.text_column {name!r} does not exist; {columns}")
+        if feature not in (Value("string"), Value("large_string")):
+            kind = feature.dtype if isinstance(feature, Value) else "columns of its own"
+            raise UserError(f"data.text_column {name!r} holds {kind}, not text; {columns}")
 
 
-def _find_feature(feature: Any, path: str) -> Any:
-    """What lies at a dotted path, lists passed through; None if nothing does."""
+def _find_feature(feature: Any, name: str) -> Any:
+    """What lies at a dotted name, lists passed through; None if nothing does."""
     while hasattr(feature, "feature"):
         feature = feature.feature
-    if not path:
+    if not name:
         return feature
     if not isinstance(feature, dict):
         return None
-    found = (_find_feature(feature[name], rest) for name, rest in _match_names(feature, path))
+    found = (_find_feature(feature[key], rest) for key, rest in _match_keys(feature, name))
     return next((match for match in found if match is not None), None)
 
 
-def _list_paths(feature: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all columns that are no structs."""
+def _list_names(feature: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all columns that are no structs."""
     while hasattr(feature, "feature"):
         feature = feature.feature
     if isinstance(feature, dict):
-        for name in feature:
-            yield from _list_paths(feature[name], f"{prefix}.{name}" if prefix else name)
+        for key in feature:
+            yield from _list_names(feature[key], f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix
 
 
-def _join_columns(batch: dict[str, list[Any]], paths: list[str]) -> dict[str, list[str]]:
-    names = list(batch)
-    rows = (dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True))
-    return {TEXT: [" ".join(part for path in paths for part in _collect(row, path)) for row in rows]}
-
-
-def _collect(value: Any, path: str) -> Iterator[str]:
-    """The non-empty strings at a dotted path of a row, in order."""
+def _collect(value: Any, rest: str, name: str) -> Iterator[str]:
+    """The non-empty strings at a dotted name of a row, in order."""
+    if value is None:
+        return
     if isinstance(value, list):
         for item in value:
-            yield from _collect(item, path)
+            yield from _collect(item, rest, name)
     elif isinstance(value, dict):
-        for name, rest in _match_names(value, path):
-            yield from _collect(value[name], rest)
-    elif value and not path:
+        matches = _match_keys(value, rest)
+        if not matches:
+            raise NoTextError(f"no column {name!r} (the columns are: {', '.join(value)})")
+        for key, further in matches:
+            yield from _collect(value[key], further, name)
+    elif not isinstance(value, str) or rest:
+        raise NoTextError(f"column {name!r} holds {value!r}, not text")
+    elif value:
         yield value
 
 
-def _match_names(mapping: dict[str, Any], path: str) -> list[tuple[str, str]]:
-    """Names that the path may begin with, and the rest of it; a name may itself hold dots."""
+def _match_keys(mapping: dict[str, Any], name: str) -> list[tuple[str, str]]:
+    """Keys that the name may begin with, and the rest of it; a key may itself hold dots."""
     return [
-        (name, path.removeprefix(name).removeprefix("."))
-        for name in mapping
-        if path == name or (path.startswith(f"{name}.") and path != f"{name}.")
+        (key, name.removeprefix(key).removeprefix("."))
+        for key in mapping
+        if name == key or (name.startswith(f"{key}.") and name != f"{key}.")
     ]
-
-
-def _has_text(batch: dict[str, list[str | None]]) -> list[bool]:
-    return [text is not None and not text.isspace() and text != "" for text in batch[TEXT]]

@@ -1,27 +1,22 @@
 """Tokenizes texts and packs the token stream into blocks of one length, losing no token.
 
 The stream is concatenated over all texts, cut every `block_size` tokens, and carried from batch to batch, so
-only the very last block can be short; it is padded. Everything moves as NumPy and Arrow buffers.
+only the very last block can be short; it is padded. Everything moves as NumPy buffers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.data.columns import TEXT
-
-_TEXTS_A_BATCH = 1000
-"""As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""
+Columns = dict[str, NDArray[Any]]
+"""Blocks by column, see `pack_texts`."""
 
 
 class TokenStream(NamedTuple):
@@ -90,49 +85,57 @@ def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> 
     return starts_word
 
 
-def pack_texts(
-    texts: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
-    block_size: int,
-    path: Path,
-    with_words: bool = False,
-) -> None:
-    """Packs a dataset of texts into an Arrow file of blocks, which `Dataset.from_file` maps into memory.
+class BlockFormat(NamedTuple):
+    """What blocks look like.
 
-    Args:
-        texts: one string column, `text`.
-        tokenizer: a fast tokenizer.
+    Attributes:
         block_size: L, tokens in a block.
-        path: where the file is written. Its columns: `input_ids` int32 [L], `special_tokens_mask` bool
-            [L], `num_tokens` int32 (tokens before the padding), `example_id` int64 (the block's index).
-        with_words: add the column `starts_word` bool [L], which whole-word masking needs.
+        pad_token_id: fills up the last block.
+        with_words: add the column `starts_word`, which whole-word masking needs.
+        drop_remainder: leave out the last block if it is short and not the only one.
     """
-    schema = _make_schema(block_size, with_words)
-    batches = (batch[TEXT] for batch in texts.iter(_TEXTS_A_BATCH))
-    streams = map(StreamTokenizer(tokenizer, with_words), batches)
-    num_blocks = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for blocks, num_tokens in cut_blocks(streams, block_size, tokenizer.pad_token_id):
-            lists = [
-                pa.FixedSizeListArray.from_arrays(column, block_size)
-                for column in blocks
-                if column is not None
-            ]
-            example_ids = np.arange(num_blocks, num_blocks + len(num_tokens))
-            writer.write_batch(pa.record_batch([*lists, num_tokens, example_ids], schema=schema))
-            num_blocks += len(num_tokens)
+
+    block_size: int
+    pad_token_id: int
+    with_words: bool = False
+    drop_remainder: bool = False
 
 
-def _make_schema(block_size: int, with_words: bool) -> pa.Schema:
-    lists = {"input_ids": pa.int32(), "special_tokens_mask": pa.bool_()}
-    if with_words:
-        lists["starts_word"] = pa.bool_()
-    columns = {name: pa.list_(dtype, block_size) for name, dtype in lists.items()}
-    return pa.schema(columns | {"num_tokens": pa.int32(), "example_id": pa.int64()})
+def pack_texts(
+    texts: Iterable[list[str]], tokenizer: PreTrainedTokenizerFast, block_format: BlockFormat
+) -> Iterator[Columns]:
+    """Tokenizes batches of texts and packs them into blocks.
+
+    Yields:
+        Columns of n blocks, n differing: `input_ids` int32 [n, L], `special_tokens_mask` bool [n, L],
+        `num_tokens` int32 [n] (tokens before the padding), `example_id` int64 [n] (the block's index);
+        with words also `starts_word` bool [n, L].
+    """
+    return make_blocks(map(StreamTokenizer(tokenizer, block_format.with_words), texts), block_format)
+
+
+def make_blocks(
+    streams: Iterable[TokenStream], block_format: BlockFormat, first_id: int = 0
+) -> Iterator[Columns]:
+    """`pack_texts` after the tokenizer; `first_id` is the first block's index."""
+    for stream, num_tokens in cut_blocks(streams, block_format.block_size, block_format.pad_token_id):
+        example_ids = np.arange(first_id, first_id + len(num_tokens))
+        first_id += len(num_tokens)
+        columns: Columns = {
+            "input_ids": stream.token_ids.reshape(-1, block_format.block_size),
+            "special_tokens_mask": stream.is_special.reshape(-1, block_format.block_size),
+            "num_tokens": num_tokens,
+            "example_id": example_ids,
+        }
+        if stream.starts_word is not None:
+            columns["starts_word"] = stream.starts_word.reshape(-1, block_format.block_size)
+        is_dropped = num_tokens[-1] < block_format.block_size and example_ids[-1] > 0
+        if not (block_format.drop_remainder and is_dropped):  # a short block comes alone
+            yield columns
 
 
 def cut_blocks(
-    streams: Iterator[TokenStream], block_size: int, pad_token_id: int
+    streams: Iterable[TokenStream], block_size: int, pad_token_id: int
 ) -> Iterator[tuple[TokenStream, NDArray[np.int32]]]:
     """Cuts a stream that arrives in pieces into whole blocks, and pads the last one.
 
@@ -145,10 +148,10 @@ def cut_blocks(
         whole = len(joined.token_ids) // block_size * block_size
         if whole:
             yield (
-                _slice(joined, slice(None, whole)),
+                slice_stream(joined, slice(None, whole)),
                 np.full(whole // block_size, block_size, np.int32),
             )
-        carried = _slice(joined, slice(whole, None))
+        carried = slice_stream(joined, slice(whole, None))
     if carried and len(carried.token_ids):
         num_left = len(carried.token_ids)
         alone = np.ones(block_size - num_left, np.bool_)
@@ -165,6 +168,7 @@ def _concatenate(first: TokenStream, second: TokenStream) -> TokenStream:
     )
 
 
-def _slice(stream: TokenStream, part: slice) -> TokenStream:
+def slice_stream(stream: TokenStream, part: slice) -> TokenStream:
+    """A part of a stream."""
     starts_word = None if stream.starts_word is None else stream.starts_word[part]
     return TokenStream(stream.token_ids[part], stream.is_special[part], starts_word)

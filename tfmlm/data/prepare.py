@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+import tensorflow as tf
 import xxhash
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
+from tfmlm.data.blocks import Blocks
 from tfmlm.data.cache import make_once
-from tfmlm.data.columns import TEXT
-from tfmlm.data.packing import pack_texts
-from tfmlm.data.sources import load_texts
+from tfmlm.data.packed_blocks import PackedBlocks, write_blocks
+from tfmlm.data.packing import BlockFormat, pack_texts
+from tfmlm.data.rows import BadRow
+from tfmlm.data.sharded_blocks import ShardedBlocks
+from tfmlm.data.shards import Manifest, fingerprint_tokenizer, is_shard_folder, open_tokenizer, read_manifest
+from tfmlm.data.splitting import Texts, load_texts
+from tfmlm.data.streamed_blocks import StreamedBlocks
+from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.errors import UserError
 from tfmlm.locations import resolve_name_or_path
 
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 """Counted up when training a tokenizer or packing changes, so that no older file is read."""
+
+_BLOCKS_NAME = "blocks.arrow"
+_BAD_ROWS_NAME = "bad_rows.json"
+
+_STREAMED_HELD_OUT = 1000
+"""Texts that are held out of a stream at most: finding more would read it far ahead."""
 
 
 class PreparedData(NamedTuple):
@@ -26,64 +44,152 @@ class PreparedData(NamedTuple):
 
     Attributes:
         tokenizer: a fast tokenizer with a mask token.
-        train: blocks to train on, see `pack_texts`.
+        train: blocks to train on.
         validation: held-out blocks.
+        bad_rows: rows that were left out, by file; of a stream, those that were read so far.
     """
 
     tokenizer: PreTrainedTokenizerFast
-    train: Dataset
-    validation: Dataset
+    train: Blocks
+    validation: Blocks
+    bad_rows: Mapping[str, BadRow]
 
 
 def prepare_data(config: Config) -> PreparedData:
-    """Loads the texts, loads or trains the tokenizer, and packs blocks, cached by their fingerprint.
+    """Opens shards, or loads the texts, loads or trains the tokenizer, and packs or streams blocks.
 
     Raises:
         UserError: the source or the tokenizer is wrong.
     """
+    if is_shard_folder(config.data.source):
+        return _open_shards(config)
     texts = load_texts(config.data, config.run.seed)
     tokenizer = make_tokenizer(config, texts.train)
+    if config.data.streaming:
+        return _stream(config, texts, tokenizer)
     train, validation = (_pack_once(part, tokenizer, config) for part in (texts.train, texts.validation))
-    return PreparedData(tokenizer, train, validation)
+    bad_rows = texts.train.bad_rows | texts.validation.bad_rows
+    return PreparedData(tokenizer, train, validation, bad_rows)
 
 
-def make_tokenizer(config: Config, texts: Dataset) -> PreTrainedTokenizerFast:
+@contextmanager
+def explained_errors(data: PreparedData) -> Iterator[None]:
+    """Turns an error that reading the blocks raised, from inside TensorFlow, into one line."""
+    try:
+        yield
+    except (tf.errors.OpError, UserError) as error:
+        explanation = data.train.explain(error) or data.validation.explain(error)
+        if explanation is None:
+            raise
+        raise explanation from error
+
+
+def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> BlockFormat:
+    """What the configuration's blocks look like."""
+    return BlockFormat(
+        block_size=config.data.block_size,
+        pad_token_id=int(tokenizer.pad_token_id),
+        with_words=config.masking.whole_word,
+        drop_remainder=config.data.drop_remainder,
+    )
+
+
+# === Tokenizer ===
+
+
+def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast:
     """Trains the tokenizer once, or loads the configured one, or else the model's own."""
-    if config.tokenizer.train_vocab_size:
-        fingerprint = _fingerprint(texts, str(config.tokenizer))
-        folder = make_once(
-            f"tokenizer-{fingerprint}",
-            lambda unfinished: train_tokenizer(texts, config.tokenizer).save_pretrained(unfinished),
-        )
-        return load_tokenizer(folder)
+    if not config.tokenizer.train_vocab_size:
+        return _load_configured_tokenizer(config)
+    if config.data.streaming:
+        return train_tokenizer(texts, config.tokenizer)
+    fingerprint = _fingerprint(texts, str(config.tokenizer))
+    folder = make_once(
+        f"tokenizer-{fingerprint}",
+        lambda unfinished: train_tokenizer(texts, config.tokenizer).save_pretrained(unfinished),
+    )
+    return load_tokenizer(folder)
+
+
+def _load_configured_tokenizer(config: Config) -> PreTrainedTokenizerFast:
     if config.tokenizer.name_or_path:
         return load_tokenizer(resolve_name_or_path(config.tokenizer.name_or_path, "tokenizer.name_or_path"))
     return load_tokenizer(resolve_name_or_path(config.model.name_or_path or "", "model.name_or_path"))
 
 
-def _pack_once(texts: Dataset, tokenizer: PreTrainedTokenizerFast, config: Config) -> Dataset:
-    block_size, with_words = config.data.block_size, config.masking.whole_word
-    settings = f"{block_size} {with_words} {tokenizer.pad_token_id}"
-    fingerprint = _fingerprint(texts, settings, tokenizer.backend_tokenizer.to_str())
-    path = make_once(
-        f"blocks-{fingerprint}.arrow",
-        lambda unfinished: pack_texts(texts, tokenizer, block_size, unfinished, with_words),
+# === Packed ===
+
+
+def _pack_once(texts: TextStream, tokenizer: PreTrainedTokenizerFast, config: Config) -> PackedBlocks:
+    block_format = make_block_format(config, tokenizer)
+    fingerprint = _fingerprint(texts, str(block_format), tokenizer.backend_tokenizer.to_str())
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_blocks(pack_texts(texts, tokenizer, block_format), folder / _BLOCKS_NAME)
+        rows = [row._asdict() for row in texts.bad_rows.values()]
+        (folder / _BAD_ROWS_NAME).write_text(json.dumps(rows), encoding="utf-8")
+
+    folder = make_once(f"blocks-{fingerprint}", write)
+    rows = json.loads((folder / _BAD_ROWS_NAME).read_text(encoding="utf-8"))
+    texts.bad_rows.update({row["file"]: BadRow(**row) for row in rows})
+    return PackedBlocks(Dataset.from_file(str(folder / _BLOCKS_NAME)))
+
+
+def _fingerprint(texts: TextStream, *settings: str) -> str:
+    """A hash of the texts and of the settings."""
+    parts = (str(_CACHE_FORMAT), texts.fingerprint(), *settings)
+    return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
+
+
+# === Streamed ===
+
+
+def _stream(config: Config, texts: Texts, tokenizer: PreTrainedTokenizerFast) -> PreparedData:
+    block_format = make_block_format(config, tokenizer)
+    validation = texts.validation
+    if texts.split.held_out_below:
+        validation = validation.take(_STREAMED_HELD_OUT).keep_in_memory()
+    return PreparedData(
+        tokenizer=tokenizer,
+        train=StreamedBlocks(texts.train, tokenizer, block_format),
+        validation=StreamedBlocks(validation, tokenizer, block_format),
+        bad_rows=texts.train.bad_rows,
     )
-    blocks = Dataset.from_file(str(path))
-    return _drop_short_block(blocks, block_size) if config.data.drop_remainder else blocks
 
 
-def _drop_short_block(blocks: Dataset, block_size: int) -> Dataset:
-    """Only the last block can be short. The only block stays, short as it is."""
-    is_short = len(blocks) > 1 and blocks[-1]["num_tokens"] < block_size
-    return blocks.select(range(len(blocks) - 1)) if is_short else blocks
+# === Shards ===
 
 
-def _fingerprint(texts: Dataset, *settings: str) -> str:
-    """A hash of every text and of the settings."""
-    fingerprint = xxhash.xxh3_128("\0".join((str(_CACHE_FORMAT), *settings)).encode())
-    for batch in texts.iter(1000):
-        # The lengths say where each text ends, which the characters alone do not.
-        fingerprint.update(f"{[len(text) for text in batch[TEXT]]}".encode())
-        fingerprint.update("".join(batch[TEXT]).encode())
-    return fingerprint.hexdigest()
+def _open_shards(config: Config) -> PreparedData:
+    folder, with_words = config.data.source, config.masking.whole_word
+    manifest = read_manifest(folder)
+    if manifest.block_size != config.data.block_size:
+        raise UserError(
+            f"data.block_size is {config.data.block_size} and the blocks in {folder!r} have "
+            f"{manifest.block_size} tokens; set data.block_size={manifest.block_size} or prepare them again"
+        )
+    if with_words and not manifest.with_words:
+        raise UserError(
+            f"masking.whole_word is true and the blocks in {folder!r} do not say where words start; run "
+            "`tfmlm prepare` again with masking.whole_word=true"
+        )
+    tokenizer = open_tokenizer(folder, manifest)
+    _check_tokenizer_is_the_same(config, manifest)
+    train, validation = (
+        ShardedBlocks.of_split(folder, manifest, split, with_words) for split in ("train", "validation")
+    )
+    return PreparedData(tokenizer, train, validation, {row.file: row for row in manifest.bad_rows})
+
+
+def _check_tokenizer_is_the_same(config: Config, manifest: Manifest) -> None:
+    """A tokenizer that the configuration trains is the folder's own, and needs no check."""
+    if config.tokenizer.train_vocab_size or not (config.tokenizer.name_or_path or config.model.name_or_path):
+        return
+    if fingerprint_tokenizer(_load_configured_tokenizer(config)) != manifest.tokenizer_fingerprint:
+        key = "tokenizer" if config.tokenizer.name_or_path else "model"
+        name = config.tokenizer.name_or_path or config.model.name_or_path
+        raise UserError(
+            f"the blocks in {config.data.source!r} were made by another tokenizer than {key}.name_or_path "
+            f"{name!r}; prepare them again with this one"
+        )

@@ -1,19 +1,27 @@
-"""From a configured source to two sets of texts, one to train on and one held out."""
+"""Opens a configured source as a stream of texts."""
 
 from __future__ import annotations
 
 import glob
-import math
-from collections.abc import Callable
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from datasets import Dataset, get_dataset_split_names, load_dataset
+import pyarrow as pa
+import xxhash
+from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.table import CastError
 
 from tfmlm.config import FILE_SOURCES, DataConfig
-from tfmlm.data.columns import select_text
+from tfmlm.data.columns import check_columns, select_texts, split_column_names
 from tfmlm.data.installed_docs import load_installed_docs
+from tfmlm.data.rows import BadRow, find_bad_row, read_rows
+from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
 
 _SUFFIXES = {
@@ -27,46 +35,185 @@ _SUFFIXES = {
 _OWN_VALIDATION_SPLIT = "validation"
 """The Hub's usual name of a held-out split."""
 
+_MAX_PARTS = 64
+"""Parts of a source that is one table: enough for the workers of a Beam job."""
+
+_READ_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    StopIteration,  # an empty JSON file
+    pa.ArrowException,
+    zlib.error,
+    DatasetGenerationError,
+    DatasetNotFoundError,
+)
 
 _Answer = TypeVar("_Answer")
 
 
-class Texts(NamedTuple):
-    """Two datasets with one string column, `text`."""
-
-    train: Dataset
-    validation: Dataset
-
-
-def load_texts(data: DataConfig, seed: int) -> Texts:
-    """Loads the configured texts and holds some out.
-
-    Args:
-        data: the source.
-        seed: chooses `max_rows` texts and the held-out ones.
+def open_training_texts(data: DataConfig) -> TextStream:
+    """The texts of `data.train_files` or `data.split`.
 
     Raises:
-        UserError: a file, column or dataset is missing or holds no text; the message names it.
+        UserError: a file, column or dataset is missing or broken; the message names it. Reading the stream
+            raises it too, as soon as a row cannot be read.
     """
-    texts = select_text(_load(data, data.train_files, data.split), data)
-    if data.max_rows is not None and data.max_rows < len(texts):
-        texts = texts.shuffle(seed=seed).select(range(data.max_rows))
-    validation_split = _find_validation_split(data)
-    if data.validation_files or validation_split:
-        held_out = _load(data, data.validation_files, validation_split or data.split)
-        return Texts(texts, select_text(held_out, data))
-    if len(texts) < 2:
-        raise UserError(
-            f"data.source {data.source!r} holds {len(texts)} text; at least 2 are needed to hold one out; "
-            "give more text or name data.validation_files"
+    return _open(data, data.train_files, data.split)
+
+
+def open_validation_texts(data: DataConfig) -> TextStream | None:
+    """The texts of a validation set of their own, if there is one."""
+    split = _find_validation_split(data)
+    if not data.validation_files and not split:
+        return None
+    return _open(data, data.validation_files, split or data.split)
+
+
+def _open(data: DataConfig, files: list[str], split: str) -> TextStream:
+    if data.source in FILE_SOURCES:
+        return _open_files(data, expand_paths(files, data.source))
+    if data.source == "installed-docs":
+        return _open_table(load_installed_docs(data.num_proc), data)
+    if data.streaming:
+        rows = _ask_hub(
+            data, lambda: load_dataset(data.source, data.config_name, split=split, streaming=True)
         )
-    if math.ceil(data.validation_fraction * len(texts)) >= len(texts):
-        raise UserError(
-            f"data.validation_fraction {data.validation_fraction} of {len(texts)} texts leaves none to train "
-            "on; give more text or a smaller fraction"
+        return _open_rows(rows, data, partial(_explain_hub, data))
+    return _open_table(
+        _ask_hub(
+            data, lambda: load_dataset(data.source, data.config_name, split=split, num_proc=data.num_proc)
+        ),
+        data,
+    )
+
+
+def _open_table(table: Dataset, data: DataConfig) -> TextStream:
+    rows = table.to_iterable_dataset(num_shards=max(1, min(len(table), _MAX_PARTS)))
+    # The hash by which `datasets` itself tells tables apart.
+    fingerprint = f"{table._fingerprint} {data.text_column}"  # noqa: SLF001
+    return _open_rows(rows, data, partial(_explain_hub, data), lambda: fingerprint)
+
+
+def _open_files(data: DataConfig, files: list[str]) -> TextStream:
+    fingerprint = cache(partial(_hash_files, files, data))
+    if data.on_bad_rows == "skip":
+        bad_rows: dict[str, BadRow] = {}
+        return TextStream(
+            num_parts=len(files),
+            read_part=lambda part: _read_good_rows(files[part], data, bad_rows),
+            fingerprint=fingerprint,
+            bad_rows=bad_rows,
         )
-    split = texts.train_test_split(test_size=data.validation_fraction, seed=seed)
-    return Texts(split["train"], split["test"])
+    options: dict[str, dict[str, Any]] = {
+        # pandas would read the words "NA" and "null" as nothing.
+        "csv": {"keep_default_na": False},
+        "text": {"sample_by": data.sample_by},
+    }
+    try:
+        rows = load_dataset(
+            data.source, data_files=files, split="train", streaming=True, **options.get(data.source, {})
+        )
+    except _READ_ERRORS as error:
+        raise _explain_files(data, files, None, error) from error
+    return _open_rows(rows, data, partial(_explain_files, data, files), fingerprint)
+
+
+def _open_rows(
+    rows: IterableDataset,
+    data: DataConfig,
+    explain: Callable[[int | None, Exception], UserError],
+    fingerprint: Callable[[], str] | None = None,
+) -> TextStream:
+    tables = rows.with_format("arrow")
+    names = split_column_names(data)
+
+    def read_part(part: int) -> Iterator[list[str]]:
+        shard = tables.shard(num_shards=tables.num_shards, index=part)
+        try:
+            for table in shard.iter(TEXTS_A_BATCH):
+                yield select_texts(table, names)
+        except _READ_ERRORS as error:
+            raise explain(part, error) from error
+
+    try:
+        first = next(iter(tables.iter(1)), None)
+    except _READ_ERRORS as error:
+        raise explain(None, error) from error
+    if first is None:
+        raise UserError(f"data.source {data.source!r} holds no text: there is not one row in it")
+    check_columns(Features.from_arrow_schema(first.schema), data)
+    return TextStream(tables.num_shards, read_part, fingerprint or _refuse_fingerprint)
+
+
+def _refuse_fingerprint() -> str:
+    raise NotImplementedError("a Hub dataset that is streamed is not cached")
+
+
+def _read_good_rows(file: str, data: DataConfig, bad_rows: dict[str, BadRow]) -> Iterator[list[str]]:
+    bad_rows.pop(file, None)  # a pass before this one may have counted them
+
+    def read_texts() -> Iterator[str]:
+        for item in read_rows(file, data):
+            if isinstance(item, BadRow):
+                first = bad_rows.get(file)
+                more = first and first._replace(num_rows=first.num_rows + item.num_rows)
+                bad_rows[file] = more or item
+            elif item and not item.isspace():
+                yield item
+
+    texts = read_texts()
+    return iter(lambda: list(islice(texts, TEXTS_A_BATCH)), [])
+
+
+def _hash_files(files: list[str], data: DataConfig) -> str:
+    settings = f"{data.source} {data.text_column} {data.sample_by} {data.on_bad_rows}"
+    fingerprint = xxhash.xxh3_128(settings.encode())
+    for path in files:
+        with Path(path).open("rb") as file:
+            fingerprint.update(hashlib.file_digest(file, xxhash.xxh3_128).digest())
+    return fingerprint.hexdigest()
+
+
+# === Errors ===
+
+
+def _ask_hub(data: DataConfig, ask: Callable[[], _Answer]) -> _Answer:
+    try:
+        return ask()
+    except _READ_ERRORS as error:
+        raise _explain_hub(data, None, error) from error
+
+
+def _explain_hub(data: DataConfig, part: int | None, error: Exception) -> UserError:
+    del part
+    return UserError(
+        f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}; "
+        f"give a dataset id, installed-docs, or one of {', '.join(FILE_SOURCES)}"
+    )
+
+
+def _explain_files(data: DataConfig, files: list[str], part: int | None, error: Exception) -> UserError:
+    suspects = files if part is None or part >= len(files) else files[part : part + 1]
+    bad_row: BadRow | None
+    if isinstance(error, CastError):
+        bad_row = BadRow(suspects[0], 1, f"its columns are not those of {files[0]}")
+    else:
+        bad_row = find_bad_row(suspects, data)
+    where = str(bad_row) if bad_row else f"{', '.join(suspects)}: {_first_line(error)}"
+    return UserError(
+        f"{data.source} file cannot be read: {where}; mend it, or leave such rows out with "
+        "data.on_bad_rows=skip"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error.__cause__ or error).splitlines()
+    return lines[0] if lines else "it holds nothing"
+
+
+# === Files and splits ===
 
 
 def _find_validation_split(data: DataConfig) -> str | None:
@@ -76,44 +223,6 @@ def _find_validation_split(data: DataConfig) -> str | None:
     names = _ask_hub(data, lambda: get_dataset_split_names(data.source, data.config_name))
     takes_another = not data.split.startswith(_OWN_VALIDATION_SPLIT)
     return _OWN_VALIDATION_SPLIT if _OWN_VALIDATION_SPLIT in names and takes_another else None
-
-
-def _load(data: DataConfig, files: list[str], split: str) -> Dataset:
-    if data.source == "installed-docs":
-        return load_installed_docs(data.num_proc)
-    if data.source in FILE_SOURCES:
-        return _load_files(data, expand_paths(files, data.source))
-    return _ask_hub(data, lambda: load_dataset(data.source, data.config_name, split=split))
-
-
-def _ask_hub(data: DataConfig, ask: Callable[[], _Answer]) -> _Answer:
-    try:
-        return ask()
-    except (DatasetGenerationError, DatasetNotFoundError, ValueError, OSError) as error:
-        raise UserError(
-            f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}; "
-            f"give a dataset id, installed-docs, or one of {', '.join(FILE_SOURCES)}"
-        ) from error
-
-
-def _load_files(data: DataConfig, files: list[str]) -> Dataset:
-    options: dict[str, dict[str, Any]] = {
-        # pandas would read the words "NA" and "null" as nothing.
-        "csv": {"keep_default_na": False},
-        "text": {"sample_by": data.sample_by},
-    }
-    try:
-        return load_dataset(data.source, data_files=files, split="train", **options.get(data.source, {}))
-    # StopIteration: an empty JSON file.
-    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        raise UserError(
-            f"{data.source} file cannot be read ({', '.join(files)}): {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error.__cause__ or error).splitlines()
-    return lines[0] if lines else "it holds nothing"
 
 
 def expand_paths(patterns: list[str], source: str) -> list[str]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
-from datasets import Dataset
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import (
     AddedToken,
@@ -31,7 +30,8 @@ from transformers import (
 )
 
 from tfmlm.config import TokenizerConfig
-from tfmlm.data.columns import TEXT
+
+Batches = Iterable[list[str]]
 
 _ENTRIES_A_CHARACTER = 16
 """A trained vocabulary keeps one character for so many entries, and rarer ones are unknown: without a limit,
@@ -45,11 +45,11 @@ _ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 """In this order, because RoBERTa's family counts positions from `pad_token_id` + 1 = 2."""
 
 
-def train_tokenizer(texts: Dataset, config: TokenizerConfig) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer on the `text` column.
+def train_tokenizer(texts: Batches, config: TokenizerConfig) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer.
 
     Args:
-        texts: the training texts.
+        texts: the training texts in batches; they are read once or twice.
         config: the algorithm and the size of the vocabulary, at most.
 
     Returns:
@@ -59,7 +59,7 @@ def train_tokenizer(texts: Dataset, config: TokenizerConfig) -> PreTrainedTokeni
     return _TRAINERS[config.algorithm](texts, int(config.train_vocab_size or 0))
 
 
-def _train_wordpiece(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+def _train_wordpiece(texts: Batches, vocab_size: int) -> PreTrainedTokenizerFast:
     normalizer = normalizers.BertNormalizer(lowercase=True)
     alphabet = _count_alphabet(texts, normalizer, vocab_size // _ENTRIES_A_CHARACTER)
 
@@ -79,7 +79,7 @@ def _train_wordpiece(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    trained.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
+    trained.train_from_iterator(texts, trainer)
     # From the vocabulary alone: the continuing letters must not be special tokens.
     vocabulary = trained.get_vocab()
     wordpiece = make(vocabulary)
@@ -88,7 +88,7 @@ def _train_wordpiece(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast
     return BertTokenizerFast(tokenizer_object=wordpiece)
 
 
-def _train_byte_bpe(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+def _train_byte_bpe(texts: Batches, vocab_size: int) -> PreTrainedTokenizerFast:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -99,7 +99,7 @@ def _train_byte_bpe(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(_iterate_texts(texts), trainer, length=len(texts))
+    bpe.train_from_iterator(texts, trainer)
     ids = bpe.get_vocab()
     bpe.post_processor = processors.RobertaProcessing(
         sep=("</s>", ids["</s>"]), cls=("<s>", ids["<s>"]), add_prefix_space=False
@@ -107,7 +107,7 @@ def _train_byte_bpe(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
     return RobertaTokenizerFast(tokenizer_object=bpe)
 
 
-def _train_unigram(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
+def _train_unigram(texts: Batches, vocab_size: int) -> PreTrainedTokenizerFast:
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
     pieces = [(token, 0.0) for token in _ROBERTA_SPECIAL]
     pieces += _train_sentencepiece(texts, normalizer, vocab_size - len(pieces))
@@ -123,17 +123,14 @@ def _train_unigram(texts: Dataset, vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def _train_sentencepiece(
-    texts: Dataset, normalizer: normalizers.Normalizer, num_pieces: int
+    texts: Batches, normalizer: normalizers.Normalizer, num_pieces: int
 ) -> list[tuple[str, float]]:
     """Pieces and their log probabilities; the tokenizers library's own trainer is not repeatable here.
 
     Its sums run in the order of a hash map: scores differ in the fourth digit, and with them the order.
     """
     lines = (
-        normalizer.normalize_str(line)
-        for batch in _iterate_texts(texts)
-        for text in batch
-        for line in text.splitlines()
+        normalizer.normalize_str(line) for batch in texts for text in batch for line in text.splitlines()
     )
     model = io.BytesIO()
     SentencePieceTrainer.train(
@@ -152,7 +149,7 @@ def _train_sentencepiece(
     return [(trained.id_to_piece(number), trained.get_score(number)) for number in numbers]
 
 
-_TRAINERS: dict[str, Callable[[Dataset, int], PreTrainedTokenizerFast]] = {
+_TRAINERS: dict[str, Callable[[Batches, int], PreTrainedTokenizerFast]] = {
     "byte_bpe": _train_byte_bpe,
     "unigram": _train_unigram,
     "wordpiece": _train_wordpiece,
@@ -167,14 +164,9 @@ def _make_template(first: str, last: str, vocabulary: dict[str, int]) -> process
     )
 
 
-def _count_alphabet(texts: Dataset, normalizer: normalizers.Normalizer, size: int) -> list[str]:
+def _count_alphabet(texts: Batches, normalizer: normalizers.Normalizer, size: int) -> list[str]:
     """The most frequent characters after normalization, sorted."""
     counts: Counter[str] = Counter()
-    for batch in _iterate_texts(texts):
+    for batch in texts:
         counts.update("".join(normalizer.normalize_str("".join(batch)).split()))
     return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:size])
-
-
-def _iterate_texts(texts: Dataset) -> Iterator[list[str]]:
-    for batch in texts.iter(1000):
-        yield batch[TEXT]

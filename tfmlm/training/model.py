@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -20,6 +19,7 @@ from transformers import (
 )
 
 from tfmlm.config import Config
+from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError
 from tfmlm.locations import resolve_name_or_path
@@ -166,15 +166,17 @@ def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFas
         )
 
 
-def set_output_bias(model: TFPreTrainedModel, blocks: Dataset) -> None:
+def set_output_bias(model: TFPreTrainedModel, blocks: Blocks) -> None:
     """Starts a new head from the tokens' frequencies: its bias becomes their log probability.
 
     With near-zero logits the softmax of the bias is the model's whole prediction: the first perplexity is
     that of the unigram distribution instead of about the vocabulary's size, and the first hundred steps are
     not spent on learning frequencies.
     """
-    sample = blocks.select(range(min(len(blocks), _COUNTED_BLOCKS))).with_format("numpy")
     # Add-one smoothing: a token that was not seen keeps a finite bias.
-    counts = 1.0 + np.bincount(sample[:]["input_ids"].reshape(-1), minlength=model.config.vocab_size)
+    counts = np.ones(model.config.vocab_size)
+    sample = blocks.read_shuffled(seed=0, first=0, last=_COUNTED_BLOCKS).rebatch(BLOCKS_A_CHUNK)
+    for chunk in sample.take(_COUNTED_BLOCKS // BLOCKS_A_CHUNK).as_numpy_iterator():
+        counts += np.bincount(chunk["input_ids"].reshape(-1), minlength=len(counts))
     for bias in model.get_lm_head().get_bias().values():
         bias.assign(np.log(counts / counts.sum()))

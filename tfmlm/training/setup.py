@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfmlm.config import Config
+from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import PreparedData, prepare_data
@@ -52,10 +53,10 @@ def set_up(config: Config) -> Setup:
     _LOGGER.info("reading %s", config.data.source)
     data = prepare_data(config)
     _LOGGER.info(
-        "%s blocks of %d tokens to train on, %s held out",
-        f"{len(data.train):,}",
+        "%s of %d tokens to train on, %s held out",
+        _count_blocks(data.train),
         config.data.block_size,
-        f"{len(data.validation):,}",
+        _count_blocks(data.validation),
     )
     collator = MaskingCollator(
         MaskableVocabulary.from_tokenizer(data.tokenizer), config.masking, config.run.seed
@@ -63,7 +64,7 @@ def set_up(config: Config) -> Setup:
     strategy = make_strategy(config.distribute)
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
-    total_steps = count_steps(config, len(data.train), blocks_per_step)
+    total_steps = count_steps(config, data.train.num_blocks, blocks_per_step)
     model, notes = _compile_model(config, data, strategy, total_steps)
     _LOGGER.info("%d steps of %d blocks", total_steps, blocks_per_step)
     return Setup(
@@ -102,7 +103,17 @@ def _compile_model(
     return model, notes
 
 
-def count_steps(config: Config, num_blocks: int, blocks_per_step: int) -> int:
-    """Optimizer steps of the configured epochs, at least one and at most `train.max_steps`."""
+def _count_blocks(blocks: Blocks) -> str:
+    return "a stream of blocks" if blocks.num_blocks is None else f"{blocks.num_blocks:,} blocks"
+
+
+def count_steps(config: Config, num_blocks: int | None, blocks_per_step: int) -> int:
+    """Optimizer steps of the configured epochs, at least one and at most `train.max_steps`.
+
+    A stream, whose number of blocks is not known, is trained on for `train.max_steps`.
+    """
+    if num_blocks is None:
+        assert config.train.max_steps  # check_config
+        return config.train.max_steps
     steps = max(1, config.train.epochs * num_blocks // blocks_per_step)
     return min(steps, config.train.max_steps or steps)

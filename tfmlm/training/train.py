@@ -13,12 +13,14 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 from tfmlm.config import Config
 from tfmlm.config_loading import dump_config
 from tfmlm.data.pipeline import make_training_batches
+from tfmlm.data.prepare import explained_errors
+from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.callbacks import RunLog, make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.plots import plot_metrics
-from tfmlm.training.setup import set_up
+from tfmlm.training.setup import Setup, set_up
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,12 +32,14 @@ class TrainedModel(NamedTuple):
         before: evaluation of the model as it was loaded or made.
         after: evaluation of the trained model.
         log: steps, seconds and times of the steps.
+        bad_rows: rows of the source that were left out.
         notes: what the person should know, one sentence each.
     """
 
     before: Evaluation
     after: Evaluation
     log: RunLog
+    bad_rows: list[BadRow]
     notes: list[str]
 
 
@@ -46,6 +50,11 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
         UserError: text, tokenizer, model and configuration do not fit together.
     """
     setup = set_up(config)
+    with explained_errors(setup.data):
+        return _fit_and_save(config, folder, setup)
+
+
+def _fit_and_save(config: Config, folder: RunFolder, setup: Setup) -> TrainedModel:
     before = evaluate(setup.model, setup.validation)
     _LOGGER.info("perplexity before training: %.2f", before.perplexity)
 
@@ -75,7 +84,8 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
     after = evaluate(setup.model, setup.validation)
     save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
     plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
-    return TrainedModel(before, after, log, setup.notes + _describe_overflow(log))
+    notes = setup.notes + _describe_overflow(log)
+    return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes)
 
 
 def save_model(

@@ -1,0 +1,117 @@
+"""Blocks in an Arrow file on this machine, read in any order through `prepare_tf_dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import TFPreTrainedModel
+
+from tfmlm.data.blocks import BLOCKS_A_CHUNK
+from tfmlm.data.packing import Columns
+from tfmlm.errors import UserError
+
+
+def write_blocks(blocks: Iterable[Columns], path: Path) -> None:
+    """Writes blocks to an Arrow file, which `Dataset.from_file` maps into memory."""
+    with pa.OSFile(str(path), "wb") as sink:
+        writer = None
+        for columns in blocks:
+            batch = pa.record_batch({name: _to_arrow(column) for name, column in columns.items()})
+            writer = writer or pa.ipc.new_stream(sink, batch.schema)
+            writer.write_batch(batch)
+        if writer is None:
+            raise UserError("the tokenizer makes no token of these texts; check the text and the tokenizer")
+        writer.close()
+
+
+def _to_arrow(column: NDArray[Any]) -> pa.Array:
+    if column.ndim == 1:
+        return pa.array(column)
+    return pa.FixedSizeListArray.from_arrays(column.reshape(-1), column.shape[1])
+
+
+@dataclass(frozen=True)
+class PackedBlocks:
+    """See `Blocks`; `table` is what `write_blocks` wrote."""
+
+    table: Dataset
+
+    @property
+    def num_blocks(self) -> int:
+        """Rows of the table."""
+        return len(self.table)
+
+    def read_in_order(self) -> tf.data.Dataset:
+        """Every block once."""
+        return _stack_rows(self.table)
+
+    def read_shuffled(self, seed: int, first: int, last: int) -> tf.data.Dataset:
+        """Exactly the blocks at `first` to `last`; each epoch is a permutation of its own."""
+        chunks = _stack_rows(self.table.select(order_examples(self.num_blocks, seed, first, last)))
+
+        def add_epoch(index: tf.Tensor, chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            num_rows = tf.shape(chunk["example_id"], tf.int64)[0]
+            return chunk | {"epoch": (first + index * BLOCKS_A_CHUNK + tf.range(num_rows)) // self.num_blocks}
+
+        return chunks.enumerate().map(add_epoch)
+
+    def explain(self, error: Exception) -> UserError | None:
+        """Nothing: the file was written by this program and is checked by nobody."""
+        del error
+        return None
+
+
+def order_examples(num_examples: int, seed: int, first: int, last: int) -> NDArray[np.int64]:
+    """Examples at the positions `first` to `last` of the endless sequence of shuffled epochs.
+
+    Returns:
+        int64 [last - first], indices below `num_examples`.
+    """
+    epochs = range(first // num_examples, -(-last // num_examples))
+    orders = [np.random.default_rng((seed, epoch)).permutation(num_examples) for epoch in epochs]
+    start = epochs.start * num_examples
+    return np.concatenate([np.empty(0, np.int64), *orders])[first - start : last - start]
+
+
+class _BlockColumns(tf.Module):
+    """Tells `prepare_tf_dataset` which columns to keep.
+
+    It keeps the columns that `self.call` names. A Hugging Face model names what it computes with, which is
+    how the stock path loses `special_tokens_mask` before any collator sees it.
+    """
+
+    def call(
+        self, input_ids: Any, special_tokens_mask: Any, starts_word: Any, num_tokens: Any, example_id: Any
+    ) -> None:
+        """Never called; only its signature is read."""
+
+
+def _stack_rows(table: Dataset) -> tf.data.Dataset:
+    return TFPreTrainedModel.prepare_tf_dataset(
+        _BlockColumns(),
+        table,
+        batch_size=BLOCKS_A_CHUNK,
+        shuffle=False,
+        drop_remainder=False,
+        collate_fn=_stack,
+        prefetch=False,
+    ).map(_narrow)
+
+
+def _stack(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _narrow(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Undoes `to_tf_dataset`, which widens every integer to int64."""
+    return {
+        name: column if name == "example_id" else tf.cast(column, tf.int32) for name, column in chunk.items()
+    }

@@ -1,0 +1,221 @@
+"""Reads files row by row, so that a row that cannot be read has a name: its file and its number.
+
+The `datasets` library reads good files faster; this reader says what is wrong with the others, and passes
+over their bad rows where `data.on_bad_rows` is `skip`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO, cast
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from tfmlm.config import DataConfig
+from tfmlm.data.columns import NoTextError, join_columns, split_column_names
+
+_BATCH_ROWS = 1000
+
+
+class BadRow(NamedTuple):
+    """Rows that cannot be read, or that do not hold the configured columns of text.
+
+    Attributes:
+        file: the path.
+        row: number of the first such row, from 1: a line of text or JSON, a record of CSV with the header
+            as the first, a row of Parquet.
+        reason: what is wrong.
+        num_rows: how many rows are lost.
+    """
+
+    file: str
+    row: int
+    reason: str
+    num_rows: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+def read_rows(file: str, data: DataConfig) -> Iterator[str | BadRow]:
+    """Reads the texts of a file in order; a `BadRow` stands where rows cannot be read.
+
+    Args:
+        file: a path; gzip is seen by its first bytes.
+        data: the kind of file, the columns, and what one text of a text file is.
+    """
+    row = 0
+    try:
+        for row, item in enumerate(_READERS[data.source](file, data), start=1):
+            yield item._replace(file=file, row=row) if isinstance(item, BadRow) else item
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        yield BadRow(file, row + 1, _describe(error))
+
+
+def describe_bad_row(row: BadRow) -> str:
+    """A sentence on the rows of a file that were left out; `row` is the first of them."""
+    if row.num_rows == 1:
+        return f"1 bad row was left out: {row}"
+    return f"{row.num_rows:,} bad rows were left out of {row.file}; the first is row {row.row}: {row.reason}"
+
+
+def find_bad_row(files: list[str], data: DataConfig) -> BadRow | None:
+    """The first row of the files that cannot be read."""
+    items = (item for file in files for item in read_rows(file, data))
+    return next((item for item in items if isinstance(item, BadRow)), None)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the compressed file ends in the middle"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _bad(reason: str, num_rows: int = 1) -> BadRow:
+    """A bad row whose file and number `read_rows` fills in."""
+    return BadRow("", 0, reason, num_rows)
+
+
+# === Formats: each yields a text or a bad row for every row ===
+
+
+def _read_text(file: str, data: DataConfig) -> Iterator[str | BadRow]:
+    with _open_text(file) as lines:
+        yield from map(_check_unicode, _SAMPLERS[data.sample_by](lines))
+
+
+def _read_json(file: str, data: DataConfig) -> Iterator[str | BadRow]:
+    names = split_column_names(data)
+    with _open_text(file) as lines:
+        first = next((line for line in lines if line.strip()), "")
+        if first.lstrip().startswith("["):
+            rows: Iterable[dict[str, Any] | str | BadRow] = _parse_array(first + lines.read())
+        else:
+            rows = map(_parse_object, chain([first], lines))
+        for row in rows:
+            yield row if isinstance(row, BadRow | str) else _to_text(row, names)
+
+
+def _read_csv(file: str, data: DataConfig) -> Iterator[str | BadRow]:
+    names = split_column_names(data)
+    with _open_text(file, newline="") as lines:
+        rows = _read_records(lines)
+        header = next(rows, [])
+        if isinstance(header, BadRow):
+            yield header
+            return
+        yield ""  # for the header, which is the first row
+        for row in rows:
+            if isinstance(row, BadRow):
+                yield row
+            elif len(row) > len(header):
+                yield _bad(f"{len(row)} fields, and the header has {len(header)}")
+            else:
+                yield _to_text(dict(zip_longest(header, row)), names)
+
+
+def _read_records(lines: TextIO) -> Iterator[list[str] | BadRow]:
+    """The records of a CSV file; the reader goes on with the line after a broken one."""
+    csv.field_size_limit(2**31 - 1)  # a text may be a book
+    records = csv.reader(lines, strict=True)
+    while True:
+        try:
+            yield next(records)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _bad(f"not valid CSV: {error}")
+
+
+def _read_parquet(file: str, data: DataConfig) -> Iterator[str | BadRow]:
+    names = split_column_names(data)
+    with parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches(_BATCH_ROWS):
+            for row in batch.to_pylist():
+                yield _to_text(row, names)
+
+
+_READERS: dict[str, Callable[[str, DataConfig], Iterator[str | BadRow]]] = {
+    "csv": _read_csv,
+    "json": _read_json,
+    "parquet": _read_parquet,
+    "text": _read_text,
+}
+
+
+def _open_text(file: str, newline: str | None = None) -> TextIO:
+    """Opens a file whose broken bytes come through as lone surrogates, which `_check_unicode` finds."""
+    with Path(file).open("rb") as start:
+        is_gzip = start.read(2) == b"\x1f\x8b"
+    opener = gzip.open if is_gzip else open
+    return cast(TextIO, opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
+
+
+def _check_unicode(text: str) -> str | BadRow:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return _bad(f"not UTF-8 at character {error.start + 1}")
+    return text
+
+
+def _to_text(row: dict[str, Any], names: list[str]) -> str | BadRow:
+    try:
+        return _check_unicode(join_columns(row, names))
+    except NoTextError as error:
+        return _bad(str(error))
+
+
+def _parse_object(line: str) -> dict[str, Any] | str | BadRow:
+    if not line.strip():
+        return ""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return _bad(f"not valid JSON: {_describe(error)}")
+    return row if isinstance(row, dict) else _bad("not a JSON object")
+
+
+def _parse_array(text: str) -> list[dict[str, Any] | str | BadRow]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return [_bad(f"not a valid JSON list: {_describe(error)}")]
+    return [row if isinstance(row, dict) else _bad("not a JSON object") for row in rows]
+
+
+# === What one text of a text file is ===
+
+
+def _sample_lines(lines: TextIO) -> Iterator[str]:
+    return (line.removesuffix("\n") for line in lines)
+
+
+def _sample_paragraphs(lines: TextIO) -> Iterator[str]:
+    """Paragraphs end at an empty line, as `datasets` has it."""
+    paragraph: list[str] = []
+    for line in lines:
+        if line == "\n" and paragraph and paragraph[-1].endswith("\n"):
+            yield "".join(paragraph).removesuffix("\n")
+            paragraph = []
+        else:
+            paragraph.append(line)
+    yield "".join(paragraph)
+
+
+def _sample_document(lines: TextIO) -> Iterator[str]:
+    yield lines.read()
+
+
+_SAMPLERS: dict[str, Callable[[TextIO], Iterator[str]]] = {
+    "document": _sample_document,
+    "line": _sample_lines,
+    "paragraph": _sample_paragraphs,
+}

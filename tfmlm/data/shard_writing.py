@@ -1,0 +1,187 @@
+"""`tfmlm prepare`: texts become shards, in this process or on Apache Beam, with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import tensorflow as tf
+from transformers import PreTrainedTokenizerFast
+
+from tfmlm.config import Config
+from tfmlm.data.packing import BlockFormat, Columns, pack_texts
+from tfmlm.data.prepare import make_block_format, make_tokenizer
+from tfmlm.data.rows import BadRow
+from tfmlm.data.shards import (
+    MANIFEST_NAME,
+    SPLITS,
+    Manifest,
+    Shard,
+    fingerprint_tokenizer,
+    is_shard_folder,
+    read_manifest,
+    read_settings,
+    save_tokenizer,
+    write_manifest,
+    write_shard,
+)
+from tfmlm.data.splitting import Texts, TextSplit, load_texts
+from tfmlm.errors import UserError
+
+_OWN_FILES = re.compile(r"tokenizer/?|\.?(train|validation)-\d{5,}\.tfrecord.*|\.?manifest\.json.*")
+"""What `prepare` writes into a folder, and may clear away."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything that decides the bytes of the shards.
+
+    Attributes:
+        config: where the texts come from.
+        folder: where the shards go, local or remote.
+        blocks_per_shard: blocks in every shard but the last of a split.
+        tokenizer: makes the tokens.
+        split: tells training and held-out texts apart.
+    """
+
+    config: Config
+    folder: str
+    blocks_per_shard: int
+    tokenizer: PreTrainedTokenizerFast
+    split: TextSplit
+
+    @property
+    def block_format(self) -> BlockFormat:
+        """What the blocks look like."""
+        return make_block_format(self.config, self.tokenizer)
+
+    def open_texts(self) -> Texts:
+        """The texts, without choosing anew which are held out."""
+        return load_texts(self.config.data, self.config.run.seed, self.split)
+
+    def name_shard(self, split: str, index: int) -> str:
+        """File name of a shard."""
+        return f"{split}-{index:05d}.tfrecord"
+
+    def finish(self, splits: dict[str, list[Shard]], bad_rows: Iterable[BadRow]) -> Manifest:
+        """Writes the manifest."""
+        manifest = Manifest(
+            block_size=self.config.data.block_size,
+            with_words=self.config.masking.whole_word,
+            tokenizer_fingerprint=fingerprint_tokenizer(self.tokenizer),
+            settings=describe_settings(self.config, self.blocks_per_shard),
+            splits=splits,
+            bad_rows=sorted(bad_rows),
+        )
+        write_manifest(self.folder, manifest)
+        return manifest
+
+
+def prepare_shards(
+    config: Config, folder: str, blocks_per_shard: int, runner: str | None, beam_flags: list[str]
+) -> Manifest:
+    """Writes the configured texts as shards and a manifest.
+
+    Args:
+        config: the run's configuration; `data.streaming` matters for Hub datasets and `data.max_rows` only.
+        folder: an empty folder, an unfinished one, or one of the same settings, which is made again.
+        blocks_per_shard: blocks in every shard but the last of a split.
+        runner: of Apache Beam; this process if there is none.
+        beam_flags: Beam's own.
+
+    Raises:
+        UserError: the source, the tokenizer or the folder is wrong, or Beam is not installed.
+    """
+    if is_shard_folder(config.data.source):
+        raise UserError(f"data.source {config.data.source!r} is a folder of shards already")
+    write = _choose_writer(runner, beam_flags)
+    texts = load_texts(config.data, config.run.seed)
+    tokenizer = make_tokenizer(config, texts.train)
+    job = ShardJob(config, folder, blocks_per_shard, tokenizer, texts.split)
+    try:
+        _clear(folder, describe_settings(config, blocks_per_shard))
+        save_tokenizer(tokenizer, folder)
+        write(job)
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(f"{folder!r} cannot be written: {str(error).splitlines()[0]}") from error
+    return read_manifest(folder)
+
+
+def describe_settings(config: Config, blocks_per_shard: int) -> dict[str, Any]:
+    """The keys that decide the blocks, as they stand in the manifest."""
+    # These change how the source is read, not what comes of it.
+    data = {
+        name: value for name, value in asdict(config.data).items() if name not in ("num_proc", "streaming")
+    }
+    settings = {
+        "seed": config.run.seed,
+        "data": data,
+        "tokenizer": asdict(config.tokenizer),
+        "model": config.model.name_or_path,
+        "whole_word": config.masking.whole_word,
+        "blocks_per_shard": blocks_per_shard,
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _clear(folder: str, settings: dict[str, Any]) -> None:
+    """Makes an empty folder of a new one, an unfinished one, or one of the same settings."""
+    tf.io.gfile.makedirs(folder)
+    names = sorted(tf.io.gfile.listdir(folder))
+    others = [name for name in names if not _OWN_FILES.fullmatch(name)]
+    if others:
+        raise UserError(
+            f"{folder!r} holds other files ({', '.join(others[:3])}); choose an empty folder with --output"
+        )
+    if MANIFEST_NAME in names and read_settings(folder) != settings:
+        raise UserError(
+            f"{folder!r} holds shards of other settings; choose another --output or remove the folder"
+        )
+    # The manifest first: without it the folder counts as unfinished.
+    for name in sorted(names, key=lambda name: name != MANIFEST_NAME):
+        path = posixpath.join(folder, name)
+        tf.io.gfile.rmtree(path) if tf.io.gfile.isdir(path) else tf.io.gfile.remove(path)
+
+
+def _choose_writer(runner: str | None, beam_flags: list[str]) -> Callable[[ShardJob], None]:
+    if runner is None:
+        return write_locally
+    try:
+        from tfmlm.data.beam import write_with_beam
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--runner {runner} needs Apache Beam ({error}); install it with pip install 'tfmlm[beam]'"
+        ) from error
+    return partial(write_with_beam, runner=runner, beam_flags=beam_flags)
+
+
+def write_locally(job: ShardJob) -> None:
+    """Writes the shards of both splits, one after the other, and the manifest."""
+    texts = job.open_texts()
+    streams = {"train": texts.train, "validation": texts.validation}
+    splits = {
+        split: list(_write_split(job, split, pack_texts(streams[split], job.tokenizer, job.block_format)))
+        for split in SPLITS
+    }
+    job.finish(splits, (texts.train.bad_rows | texts.validation.bad_rows).values())
+
+
+def _write_split(job: ShardJob, split: str, blocks: Iterable[Columns]) -> Iterator[Shard]:
+    pieces = _cut_at_shards(blocks, job.blocks_per_shard)
+    for index, group in groupby(pieces, key=lambda piece: piece[0]):
+        name = job.name_shard(split, index)
+        yield write_shard(job.folder, name, (columns for _, columns in group))
+
+
+def _cut_at_shards(blocks: Iterable[Columns], blocks_per_shard: int) -> Iterator[tuple[int, Columns]]:
+    """Pieces of the blocks, each of one shard only, with the shard's index."""
+    for columns in blocks:
+        indices = columns["example_id"] // blocks_per_shard
+        for index in range(int(indices[0]), int(indices[-1]) + 1):
+            yield index, {name: column[indices == index] for name, column in columns.items()}

@@ -1,0 +1,240 @@
+"""Shards of blocks in TFRecord files, and the manifest that says which and how many.
+
+A folder of shards may be local or remote (`gs://`): everything goes through `tf.io.gfile`. The manifest is
+written last, so a folder without one is not finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from transformers import PreTrainedTokenizerFast
+
+from tfmlm.data.packing import Columns
+from tfmlm.data.rows import BadRow
+from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.errors import UserError
+
+MANIFEST_NAME = "manifest.json"
+_FORMAT = 1
+_TOKENIZER_NAME = "tokenizer"
+_READ_BYTES = 2**20
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file.
+
+    Attributes:
+        name: file name in the folder.
+        num_blocks: records.
+        num_tokens: tokens, padding left out.
+        num_bytes: size of the file.
+        sha256: of the file.
+    """
+
+    name: str
+    num_blocks: int
+    num_tokens: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder holds.
+
+    Attributes:
+        block_size: tokens in a block.
+        with_words: whether the records hold `starts_word`.
+        tokenizer_fingerprint: of the tokenizer that made them, see `fingerprint_tokenizer`.
+        settings: the configuration's keys that decided the blocks.
+        splits: the shards in order, of `train` and of `validation`.
+        bad_rows: rows of the source that were left out.
+    """
+
+    block_size: int
+    with_words: bool
+    tokenizer_fingerprint: str
+    settings: dict[str, Any]
+    splits: dict[str, list[Shard]]
+    bad_rows: list[BadRow]
+
+
+# === Writing ===
+
+
+def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
+    """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
+    path = posixpath.join(folder, name)
+    unfinished = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    num_blocks = num_tokens = 0
+    with tf.io.TFRecordWriter(unfinished) as writer:
+        for columns in blocks:
+            num_blocks += len(columns["example_id"])
+            num_tokens += int(columns["num_tokens"].sum())
+            for record in _serialize(columns):
+                writer.write(record)
+    shard = Shard(name, num_blocks, num_tokens, tf.io.gfile.stat(unfinished).length, hash_file(unfinished))
+    tf.io.gfile.rename(unfinished, path, overwrite=True)
+    return shard
+
+
+def _serialize(columns: Columns) -> Iterator[bytes]:
+    """One `tf.train.Example` a block, every column a list of integers."""
+    lists = {name: column.reshape(len(column), -1).astype(int).tolist() for name, column in columns.items()}
+    for row in zip(*lists.values(), strict=True):
+        features = {
+            name: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+            for name, values in zip(lists, row, strict=True)
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        yield example.SerializeToString(deterministic=True)
+
+
+def write_manifest(folder: str, manifest: Manifest) -> None:
+    """Writes the manifest, which finishes the folder."""
+    text = json.dumps(
+        {"format": _FORMAT} | asdict(manifest) | {"bad_rows": [row._asdict() for row in manifest.bad_rows]},
+        indent=1,
+    )
+    unfinished = posixpath.join(folder, f".{MANIFEST_NAME}.{uuid.uuid4().hex}")
+    with tf.io.gfile.GFile(unfinished, "w") as file:
+        file.write(text + "\n")
+    tf.io.gfile.rename(unfinished, posixpath.join(folder, MANIFEST_NAME), overwrite=True)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
+    """Writes the tokenizer into a folder of shards."""
+    target = posixpath.join(folder, _TOKENIZER_NAME)
+    tf.io.gfile.makedirs(target)
+    with tempfile.TemporaryDirectory() as local:
+        tokenizer.save_pretrained(local)
+        for path in sorted(Path(local).iterdir()):
+            tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
+
+
+# === Reading ===
+
+
+def is_shard_folder(source: str) -> bool:
+    """Whether `data.source` names a folder of shards: one with a manifest, or a remote one."""
+    return "://" in source or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME))
+
+
+def read_manifest(folder: str) -> Manifest:
+    """Reads the manifest and checks that its shards are there.
+
+    Raises:
+        UserError: there is no manifest, it is not one, or a shard is missing or of another size.
+    """
+    manifest = _parse_manifest(_read_fields(folder), posixpath.join(folder, MANIFEST_NAME))
+    for shard in [shard for shards in manifest.splits.values() for shard in shards]:
+        _check_size(folder, shard)
+    return manifest
+
+
+def read_settings(folder: str) -> object:
+    """The settings that a finished folder was made with, whatever has become of its shards."""
+    fields = _read_fields(folder)
+    return fields.get("settings") if isinstance(fields, dict) else None
+
+
+def _read_fields(folder: str) -> Any:
+    path = posixpath.join(folder, MANIFEST_NAME)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return json.loads(file.read())
+    except tf.errors.NotFoundError:
+        raise UserError(
+            f"{folder!r} holds no {MANIFEST_NAME}: `tfmlm prepare` has not finished there; run it again"
+        ) from None
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{path!r} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _parse_manifest(fields: Any, path: str) -> Manifest:
+    found = fields.pop("format", None) if isinstance(fields, dict) else None
+    if found != _FORMAT:
+        raise UserError(
+            f"{path!r} is of format {found!r}, not {_FORMAT}; run `tfmlm prepare` again with this version"
+        )
+    try:
+        splits = {name: [Shard(**shard) for shard in fields["splits"][name]] for name in SPLITS}
+        bad_rows = [BadRow(**row) for row in fields["bad_rows"]]
+        manifest = Manifest(**fields | {"splits": splits, "bad_rows": bad_rows})
+        names = [shard.name for shards in splits.values() for shard in shards]
+        # A name with a separator could lead out of the folder.
+        if any(posixpath.basename(name) != name for name in names):
+            raise ValueError("a shard's name is a path")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path!r} is damaged ({error}); run `tfmlm prepare` again") from error
+    return manifest
+
+
+def _check_size(folder: str, shard: Shard) -> None:
+    path = posixpath.join(folder, shard.name)
+    try:
+        num_bytes = tf.io.gfile.stat(path).length
+    except tf.errors.OpError:
+        raise UserError(f"shard {path!r} is missing; run `tfmlm prepare` again") from None
+    if num_bytes != shard.num_bytes:
+        raise UserError(
+            f"shard {path!r} is corrupt: it has {num_bytes:,} bytes and the manifest says "
+            f"{shard.num_bytes:,}; run `tfmlm prepare` again"
+        )
+
+
+def find_corrupt_shard(folder: str, shards: Iterable[Shard]) -> Shard | None:
+    """The first shard whose contents are not those of the manifest; reads them whole."""
+    for shard in shards:
+        _check_size(folder, shard)
+        if hash_file(posixpath.join(folder, shard.name)) != shard.sha256:
+            return shard
+    return None
+
+
+def open_tokenizer(folder: str, manifest: Manifest) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer that made the shards.
+
+    Raises:
+        UserError: it is missing or another one.
+    """
+    source = posixpath.join(folder, _TOKENIZER_NAME)
+    with tempfile.TemporaryDirectory() as local:
+        try:
+            for name in tf.io.gfile.listdir(source):
+                tf.io.gfile.copy(posixpath.join(source, name), str(Path(local, name)))
+        except tf.errors.OpError as error:
+            raise UserError(f"{source!r} cannot be read; run `tfmlm prepare` again") from error
+        tokenizer = load_tokenizer(local)
+    if fingerprint_tokenizer(tokenizer) != manifest.tokenizer_fingerprint:
+        raise UserError(
+            f"{source!r} is not the tokenizer that made the shards beside it; run `tfmlm prepare` again"
+        )
+    return tokenizer
+
+
+def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A hash of everything that decides the token ids."""
+    settings = f"{tokenizer.pad_token_id} {tokenizer.backend_tokenizer.to_str()}"
+    return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 of a file, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
