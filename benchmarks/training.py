@@ -15,6 +15,7 @@ from benchmarks.material import Material, open_material
 from benchmarks.matmul import count_step_flops, measure_matmul_rate
 from benchmarks.measure import Size, TimedSteps, Trained, peak_gib
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 from tfmlm.quiet import quieten_libraries
 from tfmlm.training.evaluate import evaluate
@@ -77,7 +78,9 @@ def measure_perplexity(model: TFPreTrainedModel, material: Material, size: Size)
     validation = material.blocks.select(range(num_blocks - size.validation_blocks, num_blocks))
     evaluated = MaskedLanguageModel(model, material.config)
     evaluated.compile()
-    batches = make_evaluation_batches(validation, _make_collator(material), size.blocks_per_step)
+    batches = make_evaluation_batches(
+        PackedBlocks(validation), _make_collator(material), size.blocks_per_step
+    )
     return evaluate(evaluated, batches).perplexity
 
 
@@ -90,7 +93,7 @@ def fit_ours(material: Material, size: Size, num_steps: int, clock: StepClock) -
         model.compile(make_optimizer(material.config.optimizer, num_steps))
     blocks = material.blocks.select(range(num_steps * size.blocks_per_step))
     batches = make_training_batches(
-        blocks,
+        PackedBlocks(blocks),
         _make_collator(material),
         seed=0,
         first_step=0,

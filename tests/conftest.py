@@ -35,12 +35,9 @@ def quiet_libraries() -> None:
 @pytest.fixture(scope="session")
 def word_tokenizer() -> BertTokenizerFast:
     """WordPiece; [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4."""
-    from datasets import Dataset
-
     from tfmlm.data.tokenizer_training import train_tokenizer
 
-    texts = Dataset.from_dict({"text": SENTENCES})
-    return train_tokenizer(texts, TokenizerConfig(train_vocab_size=300))
+    return train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=300))
 
 
 @pytest.fixture(scope="session")

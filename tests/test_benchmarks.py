@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_every_row_measures_ours_and_the_recipe():
+def test_every_row_measures_ours_and_a_peer():
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--json"],
         cwd=CHECKOUT,
@@ -21,10 +21,10 @@ def test_every_row_measures_ours_and_the_recipe():
     )
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(finished.stdout)["rows"]
-    assert list(rows) == ["tokenize", "pipeline", "step", "perplexity"]
+    assert list(rows) == ["tokenize", "pipeline", "records", "whole_word", "streaming", "step", "perplexity"]
     for row in rows.values():
         assert row["ours"] > 0
-        assert row["recipe"] > 0
+        assert row["peer"] > 0
 
 
 def test_an_unknown_row_is_refused_with_the_known_ones():
@@ -36,4 +36,7 @@ def test_an_unknown_row_is_refused_with_the_known_ones():
         check=False,
     )
     assert finished.returncode == 2
-    assert "no row speed; the rows are tokenize, pipeline, step, perplexity" in finished.stderr
+    assert (
+        "no row speed; the rows are tokenize, pipeline, records, whole_word, streaming, step, perplexity"
+        in finished.stderr
+    )

@@ -1,7 +1,9 @@
 """A cached file is written once, whole or not at all, and is found only by what it was made from."""
 
+import json
 import multiprocessing
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -14,8 +16,10 @@ from tests.tiny import SENTENCES
 from tfmlm.config import Config, DataConfig, RunConfig, TokenizerConfig
 from tfmlm.data import prepare
 from tfmlm.data.cache import cache_dir, make_once
-from tfmlm.data.packing import pack_texts
+from tfmlm.data.packed_blocks import write_blocks
+from tfmlm.data.packing import Columns
 from tfmlm.data.prepare import prepare_data
+from tfmlm.data.sources import open_training_texts
 
 
 @pytest.fixture(autouse=True)
@@ -147,13 +151,11 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were packed, not found."""
     paths: list[Path] = []
 
-    def pack_and_note(
-        texts: Dataset, tokenizer: PreTrainedTokenizerFast, size: int, path: Path, with_words: bool
-    ) -> None:
+    def write_and_note(blocks: Iterable[Columns], path: Path) -> None:
         paths.append(path)
-        pack_texts(texts, tokenizer, size, path, with_words)
+        write_blocks(blocks, path)
 
-    monkeypatch.setattr(prepare, "pack_texts", pack_and_note)
+    monkeypatch.setattr(prepare, "write_blocks", write_and_note)
     return paths
 
 
@@ -161,11 +163,20 @@ def configure(block_size: int) -> Config:
     return Config(data=DataConfig(block_size=block_size))
 
 
+def pack_json(texts: list[str], tokenizer: PreTrainedTokenizerFast, block_size: int = 32) -> Dataset:
+    """Blocks of a JSON file of these texts; each call writes the file anew, at a place of its own."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        path = Path(elsewhere, "texts.jsonl")
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        stream = open_training_texts(DataConfig(source="json", train_files=[str(path)]))
+        return prepare._pack_once(stream, tokenizer, configure(block_size)).table
+
+
 def count_tokens(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, block_size: int = 32
 ) -> tuple[int, int]:
     """Blocks and tokens."""
-    blocks = prepare._pack_once(Dataset.from_dict({"text": texts}), tokenizer, configure(block_size))
+    blocks = pack_json(texts, tokenizer, block_size)
     return len(blocks), sum(blocks["num_tokens"])
 
 
@@ -196,11 +207,7 @@ def test_another_padding_token_is_packed_again(
 ) -> None:
     """Which token pads is not written in the tokenizer's backend."""
     other = type(word_tokenizer)(tokenizer_object=word_tokenizer.backend_tokenizer, pad_token="[UNK]")
-    texts = Dataset.from_dict({"text": ["Return"]})
-    paddings = [
-        prepare._pack_once(texts, tokenizer, configure(32))[0]["input_ids"][-1]
-        for tokenizer in (word_tokenizer, other)
-    ]
+    paddings = [pack_json(["Return"], tokenizer)[0]["input_ids"][-1] for tokenizer in (word_tokenizer, other)]
     assert paddings == [word_tokenizer.pad_token_id, other.pad_token_id] == [0, 1]
 
 
@@ -232,7 +239,7 @@ def test_a_second_preparation_packs_nothing_and_gives_the_same(text_file: Path, 
     assert len(packed) == 2
     second = prepare_data(config)
     assert len(packed) == 2
-    assert first.train.to_dict() == second.train.to_dict()
-    assert first.validation.to_dict() == second.validation.to_dict()
-    tokens = [sum(part["num_tokens"]) for part in (first.train, first.validation)]
+    assert first.train.table.to_dict() == second.train.table.to_dict()
+    assert first.validation.table.to_dict() == second.validation.table.to_dict()
+    tokens = [sum(part.table["num_tokens"]) for part in (first.train, first.validation)]
     assert 2 < tokens[0] / tokens[1] < 4

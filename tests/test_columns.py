@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfmlm.config import DataConfig
-from tfmlm.data.columns import TEXT, select_text
+from tfmlm.data.columns import check_columns, select_texts, split_column_names
 from tfmlm.errors import UserError
 
 ROWS = [
@@ -21,7 +21,10 @@ ROWS = [
 
 
 def select(path: str, rows: list[dict[str, object]] = ROWS) -> list[str]:
-    return select_text(Dataset.from_list(rows), DataConfig(text_column=path))[TEXT][:]
+    table = Dataset.from_list(rows)
+    data = DataConfig(text_column=path)
+    check_columns(table.features, data)
+    return select_texts(table.data.table, split_column_names(data))
 
 
 @pytest.mark.parametrize(

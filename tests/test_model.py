@@ -69,9 +69,11 @@ def test_an_encoder_without_a_head_gets_a_new_one(
 def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedTokenizerFast) -> None:
     from datasets import Dataset
 
+    from tfmlm.data.packed_blocks import PackedBlocks
+
     model = make_tiny("bert", **TINY_CONFIGS["bert"])
-    blocks = Dataset.from_dict({"input_ids": [[7, 7, 7, 8]] * 10})
-    set_output_bias(model, blocks)
+    columns = {"input_ids": [[7, 7, 7, 8]] * 10, "example_id": list(range(10))}
+    set_output_bias(model, PackedBlocks(Dataset.from_dict(columns)))
     bias = model.mlm.predictions.bias.numpy()
     assert np.exp(bias).sum() == pytest.approx(1.0, rel=1e-5)
     assert bias[7] - bias[8] == pytest.approx(np.log(31 / 11), rel=1e-5)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -15,9 +14,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.packed import pack
 from tests.tiny import SENTENCES
-from tfmlm.data import packing
-from tfmlm.data.packing import StreamTokenizer, TokenStream, cut_blocks, pack_texts
+from tfmlm.data.packing import BlockFormat, StreamTokenizer, TokenStream, cut_blocks, pack_texts
 
 PAD = 0
 DOCSTRINGS = sorted({doc for value in vars(np).values() if isinstance(doc := value.__doc__, str)})
@@ -190,7 +189,7 @@ def test_packed_file_holds_the_texts_in_the_promised_columns(
 ) -> None:
     path = tmp_path / "blocks.arrow"
     texts = SENTENCES + DOCSTRINGS[:50] + ODD
-    pack_texts(Dataset.from_dict({"text": texts}), any_tokenizer, 32, path)
+    table = pack(texts, any_tokenizer, 32, path).table
     expected = encode_one_by_one(any_tokenizer, texts)
 
     with pa.ipc.open_stream(path) as reader:
@@ -200,7 +199,7 @@ def test_packed_file_holds_the_texts_in_the_promised_columns(
             "num_tokens": pa.int32(),
             "example_id": pa.int64(),
         }
-    blocks = Dataset.from_file(str(path)).with_format("numpy")[:]
+    blocks = table.with_format("numpy")[:]
     num_blocks = -(-len(expected.token_ids) // 32)
     assert blocks["example_id"].tolist() == list(range(num_blocks))
     assert blocks["num_tokens"].tolist()[:-1] == [32] * (num_blocks - 1)
@@ -214,23 +213,33 @@ def test_packed_file_holds_the_texts_in_the_promised_columns(
 
 
 def test_blocks_do_not_depend_on_how_many_texts_are_tokenized_at_once(
-    word_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    word_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    texts = Dataset.from_dict({"text": SENTENCES})
-    pack_texts(texts, word_tokenizer, 48, tmp_path / "at_once.arrow")
-    monkeypatch.setattr(packing, "_TEXTS_A_BATCH", 1)
-    pack_texts(texts, word_tokenizer, 48, tmp_path / "one_by_one.arrow")
-    at_once, one_by_one = (
-        Dataset.from_file(str(tmp_path / name)).to_dict() for name in ("at_once.arrow", "one_by_one.arrow")
-    )
-    assert at_once == one_by_one
+    def pack_batches(batches: list[list[str]]) -> dict[str, list[object]]:
+        pieces = list(pack_texts(batches, word_tokenizer, BlockFormat(48, PAD)))
+        return {name: np.concatenate([piece[name] for piece in pieces]).tolist() for name in pieces[0]}
+
+    assert pack_batches([SENTENCES]) == pack_batches([[text] for text in SENTENCES])
+
+
+def test_a_short_last_block_is_dropped_if_asked_for_and_not_alone(
+    word_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    def count_tokens(texts: list[str], drop_remainder: bool) -> list[int]:
+        block_format = BlockFormat(16, PAD, drop_remainder=drop_remainder)
+        blocks = pack_texts([texts], word_tokenizer, block_format)
+        return [int(count) for piece in blocks for count in piece["num_tokens"]]
+
+    kept = count_tokens(SENTENCES[:5], drop_remainder=False)
+    assert kept[-1] < 16
+    assert count_tokens(SENTENCES[:5], drop_remainder=True) == kept[:-1]
+    assert count_tokens(["Return"], drop_remainder=True) == count_tokens(["Return"], drop_remainder=False)
 
 
 def test_a_text_shorter_than_a_block_makes_one_padded_block(
     word_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    pack_texts(Dataset.from_dict({"text": ["Return"]}), word_tokenizer, 16, tmp_path / "blocks.arrow")
-    (block,) = Dataset.from_file(str(tmp_path / "blocks.arrow"))
+    (block,) = pack(["Return"], word_tokenizer, 16, tmp_path / "blocks.arrow").table
     token_ids = word_tokenizer("Return")["input_ids"]
     assert block["num_tokens"] == len(token_ids)
     assert block["input_ids"] == token_ids + [PAD] * (16 - len(token_ids))

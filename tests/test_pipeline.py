@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from tests.packed import pack
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig
-from tfmlm.data import pipeline
+from tfmlm.data import packed_blocks
 from tfmlm.data.masking import EVALUATION_EPOCH, IGNORE_LABEL, MaskableVocabulary, MaskingCollator
-from tfmlm.data.packing import pack_texts
-from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches, order_examples
+from tfmlm.data.packed_blocks import PackedBlocks, order_examples
+from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 
 NUM_BLOCKS = 11
 BLOCK_SIZE = 16
@@ -26,13 +26,12 @@ Batch = dict[str, NDArray]
 
 
 @pytest.fixture(scope="module")
-def blocks(word_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def blocks(word_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> PackedBlocks:
     """The first blocks of packed texts, all full."""
     path = tmp_path_factory.mktemp("blocks") / "blocks.arrow"
-    pack_texts(Dataset.from_dict({"text": SENTENCES}), word_tokenizer, BLOCK_SIZE, path)
-    packed = Dataset.from_file(str(path))
-    assert len(packed) > NUM_BLOCKS
-    return packed.select(range(NUM_BLOCKS))
+    packed = pack(SENTENCES, word_tokenizer, BLOCK_SIZE, path)
+    assert packed.num_blocks > NUM_BLOCKS
+    return PackedBlocks(packed.table.select(range(NUM_BLOCKS)))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +40,9 @@ def collator(word_tokenizer: PreTrainedTokenizerFast) -> MaskingCollator:
     return MaskingCollator(MaskableVocabulary.from_tokenizer(word_tokenizer), MaskingConfig(rate=0.5), SEED)
 
 
-def collate(blocks: Dataset, collator: MaskingCollator, rows: NDArray, epochs: NDArray | int) -> Batch:
+def collate(blocks: PackedBlocks, collator: MaskingCollator, rows: NDArray, epochs: NDArray | int) -> Batch:
     """The collator applied to rows of the table, without a pipeline."""
-    columns = blocks.with_format("numpy")[rows.tolist()]
+    columns = blocks.table.with_format("numpy")[rows.tolist()]
     dtypes = {
         "input_ids": tf.int32,
         "special_tokens_mask": tf.bool,
@@ -102,7 +101,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 # === Training ===
 
 
-def test_training_batches_have_static_shapes(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_training_batches_have_static_shapes(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     batches = make_training_batches(blocks, collator, SEED, 0, 3, global_batch_size=4)
     column = tf.TensorSpec([4, BLOCK_SIZE], tf.int32)
     assert batches.element_spec == {"input_ids": column, "attention_mask": column, "labels": column}
@@ -111,7 +110,7 @@ def test_training_batches_have_static_shapes(blocks: Dataset, collator: MaskingC
 
 @pytest.mark.parametrize("global_batch_size", [1, 4, 11, 30])
 def test_each_step_is_the_collator_on_its_rows_with_the_epoch_of_each(
-    global_batch_size: int, blocks: Dataset, collator: MaskingCollator
+    global_batch_size: int, blocks: PackedBlocks, collator: MaskingCollator
 ) -> None:
     num_steps = -(-3 * NUM_BLOCKS // global_batch_size)
     batches = as_arrays(make_training_batches(blocks, collator, SEED, 0, num_steps, global_batch_size))
@@ -125,7 +124,7 @@ def test_each_step_is_the_collator_on_its_rows_with_the_epoch_of_each(
 
 
 def test_a_batch_that_spans_two_epochs_has_the_masks_of_both(
-    blocks: Dataset, collator: MaskingCollator
+    blocks: PackedBlocks, collator: MaskingCollator
 ) -> None:
     spanning = as_arrays(make_training_batches(blocks, collator, SEED, 1, 2, global_batch_size=8))[0]
     rows = order_examples(NUM_BLOCKS, SEED, 8, 16)
@@ -138,7 +137,7 @@ def test_a_batch_that_spans_two_epochs_has_the_masks_of_both(
 
 
 def test_every_epoch_trains_on_every_token_once_under_masks_of_its_own(
-    blocks: Dataset, collator: MaskingCollator
+    blocks: PackedBlocks, collator: MaskingCollator
 ) -> None:
     batches = as_arrays(make_training_batches(blocks, collator, SEED, 0, 2, global_batch_size=NUM_BLOCKS))
     originals, chosen = [], []
@@ -149,31 +148,35 @@ def test_every_epoch_trains_on_every_token_once_under_masks_of_its_own(
         in_order = np.lexsort(rows.T)
         originals.append(rows[in_order])
         chosen.append(is_chosen[in_order])
-    expected = np.array(blocks["input_ids"])
+    expected = np.array(blocks.table["input_ids"])
     for rows in originals:
         np.testing.assert_array_equal(rows, expected[np.lexsort(expected.T)])
     assert (chosen[0] != chosen[1]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 2, 3, 6])
-def test_starting_later_equals_skipping(first_step: int, blocks: Dataset, collator: MaskingCollator) -> None:
+def test_starting_later_equals_skipping(
+    first_step: int, blocks: PackedBlocks, collator: MaskingCollator
+) -> None:
     whole = as_arrays(make_training_batches(blocks, collator, SEED, 0, 7, global_batch_size=4))
     rest = as_arrays(make_training_batches(blocks, collator, SEED, first_step, 7, global_batch_size=4))
     assert_same(rest, whole[first_step:])
 
 
-def test_stopping_earlier_changes_no_step(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_stopping_earlier_changes_no_step(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     whole = as_arrays(make_training_batches(blocks, collator, SEED, 0, 7, global_batch_size=4))
     some = as_arrays(make_training_batches(blocks, collator, SEED, 0, 4, global_batch_size=4))
     assert_same(some, whole[:4])
 
 
-def test_a_second_pass_over_the_same_steps_is_the_same(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_a_second_pass_over_the_same_steps_is_the_same(
+    blocks: PackedBlocks, collator: MaskingCollator
+) -> None:
     batches = make_training_batches(blocks, collator, SEED, 2, 9, global_batch_size=4)
     assert_same(as_arrays(batches), as_arrays(batches))
 
 
-def test_another_seed_gives_another_order(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_another_seed_gives_another_order(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     batches, others = (
         as_arrays(make_training_batches(blocks, collator, seed, 0, 2, global_batch_size=5))
         for seed in (SEED, SEED + 1)
@@ -183,14 +186,14 @@ def test_another_seed_gives_another_order(blocks: Dataset, collator: MaskingColl
 
 @pytest.mark.parametrize("blocks_a_fetch", [1, 3, 7])
 def test_how_many_blocks_are_fetched_at_once_does_not_matter(
-    blocks_a_fetch: int, blocks: Dataset, collator: MaskingCollator, monkeypatch: pytest.MonkeyPatch
+    blocks_a_fetch: int, blocks: PackedBlocks, collator: MaskingCollator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make_both() -> list[Batch]:
         training = make_training_batches(blocks, collator, SEED, 1, 8, global_batch_size=4)
         return as_arrays(training) + as_arrays(make_evaluation_batches(blocks, collator, 4))
 
     at_once = make_both()
-    monkeypatch.setattr(pipeline, "_BLOCKS_A_FETCH", blocks_a_fetch)
+    monkeypatch.setattr(packed_blocks, "BLOCKS_A_CHUNK", blocks_a_fetch)
     assert_same(make_both(), at_once)
 
 
@@ -199,7 +202,7 @@ def test_how_many_blocks_are_fetched_at_once_does_not_matter(
 
 @pytest.mark.parametrize("global_batch_size", [1, 4, 11, 16])
 def test_evaluation_sees_every_block_once_and_fills_the_last_batch_with_nothing(
-    global_batch_size: int, blocks: Dataset, collator: MaskingCollator
+    global_batch_size: int, blocks: PackedBlocks, collator: MaskingCollator
 ) -> None:
     batches = make_evaluation_batches(blocks, collator, global_batch_size)
     column = tf.TensorSpec([global_batch_size, BLOCK_SIZE], tf.int32)
@@ -216,13 +219,13 @@ def test_evaluation_sees_every_block_once_and_fills_the_last_batch_with_nothing(
             assert (joined[NUM_BLOCKS:] == filler).all()
 
 
-def test_evaluation_is_the_same_on_every_pass(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_evaluation_is_the_same_on_every_pass(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     batches = make_evaluation_batches(blocks, collator, 4)
     assert_same(as_arrays(batches), as_arrays(batches))
     assert_same(as_arrays(batches), as_arrays(make_evaluation_batches(blocks, collator, 4)))
 
 
-def test_evaluation_masks_are_not_those_of_training(blocks: Dataset, collator: MaskingCollator) -> None:
+def test_evaluation_masks_are_not_those_of_training(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     rows = np.arange(NUM_BLOCKS)
     evaluation = collate(blocks, collator, rows, EVALUATION_EPOCH)["labels"]
     for epoch in range(3):
@@ -232,9 +235,7 @@ def test_evaluation_masks_are_not_those_of_training(blocks: Dataset, collator: M
 def test_padding_of_the_last_block_is_neither_attended_nor_labelled(
     collator: MaskingCollator, word_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    texts = Dataset.from_dict({"text": SENTENCES[:1]})
-    pack_texts(texts, word_tokenizer, 64, tmp_path / "short.arrow")
-    short = Dataset.from_file(str(tmp_path / "short.arrow"))
+    short = pack(SENTENCES[:1], word_tokenizer, 64, tmp_path / "short.arrow")
     (batch,) = as_arrays(make_evaluation_batches(short, collator, 1))
     num_tokens = len(word_tokenizer(SENTENCES[0])["input_ids"])
     assert batch["attention_mask"].sum() == num_tokens

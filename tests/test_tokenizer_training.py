@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
 from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizerFast, XLMRobertaTokenizerFast
 
 from tests.tiny import SENTENCES
@@ -17,16 +16,15 @@ CLASSES = {
     "byte_bpe": RobertaTokenizerFast,
     "unigram": XLMRobertaTokenizerFast,
 }
-TEXTS = Dataset.from_dict({"text": [*SENTENCES, "Zürich 日本語 🤗", "naïve café"]})
+TEXTS = [[*SENTENCES, "Zürich 日本語 🤗", "naïve café"]]
 TRAIN_AND_SAVE = """
 import sys, tfmlm
-from datasets import Dataset
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.tokenizer_training import train_tokenizer
 files = [path for path in list_source_files() if path.parts[-2] in ("tqdm", "yaml", "lib")]
 if __name__ == "__main__":
-    texts = Dataset.from_dict({"text": read_docstrings(files)})
+    texts = [read_docstrings(files)]
     config = TokenizerConfig(train_vocab_size=2000, algorithm=sys.argv[1])
     train_tokenizer(texts, config).save_pretrained(sys.argv[2])
 """
@@ -39,7 +37,7 @@ def test_loads_as_the_usual_class_and_encodes_the_same(algorithm: str, tmp_path:
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert type(loaded) is CLASSES[algorithm]
     assert len(loaded) == len(trained) <= 350
-    for text in [*TEXTS["text"], "", f"a {trained.mask_token} b", "two  spaces\n"]:
+    for text in [*TEXTS[0], "", f"a {trained.mask_token} b", "two  spaces\n"]:
         assert loaded(text)["input_ids"] == trained(text)["input_ids"]
 
 

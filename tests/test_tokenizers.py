@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, BertConfig, CanineTokenizer, PreTrainedTokenizerFast
@@ -21,7 +20,7 @@ SAMPLES = [*SENTENCES[:5], *VARIED[:5], "", "Unseen \u4e2d\u6587 w\u00f6rds", "[
 
 
 def train(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    return train_tokenizer(Dataset.from_dict({"text": texts}), TokenizerConfig(train_vocab_size=vocab_size))
+    return train_tokenizer([texts], TokenizerConfig(train_vocab_size=vocab_size))
 
 
 @pytest.fixture(scope="module")

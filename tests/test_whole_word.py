@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 from transformers import DataCollatorForWholeWordMask, PreTrainedTokenizerFast
 
+from tests.packed import pack
 from tests.test_masking import UNK, VOCABULARY, Arrays, apply_collator, make_blocks, mask_slowly, mix, unit
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig, TokenizerConfig
 from tfmlm.data.masking import IGNORE_LABEL, MaskingCollator
-from tfmlm.data.packing import StreamTokenizer, pack_texts
+from tfmlm.data.packing import StreamTokenizer
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.training.loss import count_slots
@@ -32,8 +32,7 @@ TEXTS = [
 @pytest.fixture(scope="module", params=["wordpiece", "byte_bpe", "unigram"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     size = 300 if request.param == "wordpiece" else 320
-    texts = Dataset.from_dict({"text": SENTENCES})
-    return train_tokenizer(texts, TokenizerConfig(train_vocab_size=size, algorithm=request.param))
+    return train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=size, algorithm=request.param))
 
 
 def make_collator(rate: float, seed: int = 0, **fields: float) -> MaskingCollator:
@@ -59,8 +58,7 @@ def test_words_start_where_the_tokenizers_word_changes(tokenizer: PreTrainedToke
 
 def test_all_tokens_of_a_word_are_chosen_or_none(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     texts = SENTENCES + TEXTS * 20
-    pack_texts(Dataset.from_dict({"text": texts}), tokenizer, 64, tmp_path / "blocks", with_words=True)
-    blocks = Dataset.from_file(str(tmp_path / "blocks"))
+    blocks = pack(texts, tokenizer, 64, tmp_path / "blocks", with_words=True)
     from tfmlm.data.masking import MaskableVocabulary
 
     collator = MaskingCollator(
@@ -68,7 +66,7 @@ def test_all_tokens_of_a_word_are_chosen_or_none(tokenizer: PreTrainedTokenizerF
     )
     labels = np.concatenate(
         [batch["labels"].numpy() for batch in make_evaluation_batches(blocks, collator, 8)]
-    )[: len(blocks)]
+    )[: blocks.num_blocks]
     numbers = word_numbers(tokenizer, texts)
     chosen = (labels != IGNORE_LABEL).reshape(-1)[: len(numbers)]
     words: dict[tuple[int, int, int], set[bool]] = {}
@@ -136,8 +134,7 @@ def test_the_slots_hold_whole_words_of_real_text(tokenizer: PreTrainedTokenizerF
     texts = [
         path.read_text() for path in Path(tokenizers.__file__).parent.rglob("*.py*") if path.suffix == ".pyi"
     ]
-    pack_texts(Dataset.from_dict({"text": texts}), tokenizer, 64, tmp_path / "blocks", with_words=True)
-    blocks = Dataset.from_file(str(tmp_path / "blocks"))
+    blocks = pack(texts, tokenizer, 64, tmp_path / "blocks", with_words=True)
     for batch in make_evaluation_batches(blocks, make_collator(0.15), 16):
         chosen = tf.reduce_sum(tf.cast(batch["labels"] != IGNORE_LABEL, tf.int32))
         assert int(chosen) <= count_slots(16 * 64, 0.15, whole_word=True)

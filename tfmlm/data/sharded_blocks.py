@@ -75,7 +75,9 @@ class ShardedBlocks:
         def read_epoch(number: tf.Tensor) -> tf.data.Dataset:
             epoch = first_epoch + number
             records = self._read_epoch(tf.stack([tf.constant(seed % 2**63, tf.int64), epoch]))
-            chunks = records.skip(tf.where(number == 0, tf.constant(skipped, tf.int64), 0)).batch(BLOCKS_A_CHUNK)
+            chunks = records.skip(tf.where(number == 0, tf.constant(skipped, tf.int64), 0)).batch(
+                BLOCKS_A_CHUNK
+            )
             return chunks.map(
                 lambda chunk: self._add_epoch(self._parse(chunk), epoch), num_parallel_calls=tf.data.AUTOTUNE
             )

@@ -142,7 +142,7 @@ def _open_rows(
     except _READ_ERRORS as error:
         raise explain(None, error) from error
     if first is None:
-        raise UserError(f"data.source {data.source!r} holds no text: there is not one row in it")
+        raise explain(None, ValueError("it holds no row"))
     check_columns(Features.from_arrow_schema(first.schema), data)
     return TextStream(tables.num_shards, read_part, fingerprint or _refuse_fingerprint)
 

@@ -175,8 +175,9 @@ def set_output_bias(model: TFPreTrainedModel, blocks: Blocks) -> None:
     """
     # Add-one smoothing: a token that was not seen keeps a finite bias.
     counts = np.ones(model.config.vocab_size)
-    sample = blocks.read_shuffled(seed=0, first=0, last=_COUNTED_BLOCKS).rebatch(BLOCKS_A_CHUNK)
-    for chunk in sample.take(_COUNTED_BLOCKS // BLOCKS_A_CHUNK).as_numpy_iterator():
+    num_counted = min(blocks.num_blocks or _COUNTED_BLOCKS, _COUNTED_BLOCKS)
+    sample = blocks.read_shuffled(seed=0, first=0, last=num_counted).unbatch().take(num_counted)
+    for chunk in sample.batch(BLOCKS_A_CHUNK).as_numpy_iterator():
         counts += np.bincount(chunk["input_ids"].reshape(-1), minlength=len(counts))
     for bias in model.get_lm_head().get_bias().values():
         bias.assign(np.log(counts / counts.sum()))
