@@ -39,11 +39,11 @@ def test_every_command_runs(small_world: None, capsys: pytest.CaptureFixture[str
             subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
             continue
         assert program == "tfmlm"
-        if arguments[0] == "train":
+        if arguments[0] in ("train", "prepare"):
             arguments += ["train.max_steps=2", "data.block_size=32", "train.precision=float32"]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         names.add(arguments[0])
-    assert names == {"train", "evaluate", "predict", "export", "config", "doctor"}
+    assert names == {"train", "prepare", "evaluate", "predict", "export", "config", "doctor"}
 
 
 def test_every_key_and_file_is_named() -> None:

@@ -19,11 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, or 130 if
         it was interrupted.
     """
-    parser = make_parser()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown and not hasattr(options, "beam_flags"):
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    options.beam_flags = unknown
+    options = _parse(arguments)
     try:
         exit_code: int = options.command(options)
     except UserError as error:
@@ -33,6 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return exit_code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses; overrides may also follow options, and `prepare` keeps the flags that it does not know."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    flags = [argument for argument in rest if argument.startswith("-") or not hasattr(options, "overrides")]
+    if flags and not hasattr(options, "beam_flags"):
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    if hasattr(options, "overrides"):
+        options.overrides += [argument for argument in rest if argument not in flags]
+    options.beam_flags = flags
+    return options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,20 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_overrides(train)
     train.set_defaults(command=_train)
 
-    prepare = commands.add_parser(
-        "prepare", help="write the tokenized text as TFRecord shards, which data.source may name"
-    )
-    prepare.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
-    _add_overrides(prepare)
-    prepare.add_argument("--output", metavar="FOLDER", help="local or gs:// (default shards/<run.name>)")
-    prepare.add_argument(
-        "--blocks-per-shard", type=int, default=32_768, metavar="N", help="blocks in a shard (default 32768)"
-    )
-    prepare.add_argument(
-        "--runner",
-        help="Apache Beam runner: direct, dataflow, flink or spark, with Beam's own flags as --flag=value",
-    )
-    prepare.set_defaults(command=_prepare, beam_flags=[])
+    _add_prepare(commands)
 
     evaluate = commands.add_parser("evaluate", help="perplexity of a trained model on its held-out text")
     evaluate.add_argument("model", type=Path, help="run or model folder")
@@ -96,6 +92,23 @@ def make_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check the installation and say how to mend it")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    prepare = commands.add_parser(
+        "prepare", help="write the tokenized text as TFRecord shards, which data.source may name"
+    )
+    prepare.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
+    _add_overrides(prepare)
+    prepare.add_argument("--output", metavar="FOLDER", help="local or gs:// (default shards/<run.name>)")
+    prepare.add_argument(
+        "--blocks-per-shard", type=int, default=32_768, metavar="N", help="blocks in a shard (default 32768)"
+    )
+    prepare.add_argument(
+        "--runner",
+        help="Apache Beam runner: direct, dataflow, flink or spark, with Beam's own flags as --flag=value",
+    )
+    prepare.set_defaults(command=_prepare, beam_flags=[])
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
