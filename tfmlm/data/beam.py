@@ -7,7 +7,9 @@ belongs to. A shard is then put together from its pieces alone.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -38,24 +40,36 @@ class _Piece(NamedTuple):
     stream: TokenStream
 
 
-def write_with_beam(job: ShardJob, runner: str, beam_flags: list[str]) -> None:
-    """Runs the pipeline to its end; the manifest is its last step.
+def make_pipeline(runner: str, beam_flags: list[str]) -> beam.Pipeline:
+    """An empty pipeline.
 
     Args:
-        job: what to write. Workers must reach the source and the folder, and have tfmlm installed.
         runner: a runner that Beam knows, `direct` for this machine.
         beam_flags: Beam's own, such as `--project=...`.
 
     Raises:
-        UserError: Beam does not know the runner or a flag.
+        UserError: Beam does not know the runner, or a flag's value is wrong.
     """
+    printed = io.StringIO()
     try:
         options = PipelineOptions([f"--runner={_RUNNERS.get(runner, runner)}", *beam_flags])
-        pipeline = beam.Pipeline(options=options)
+        with redirect_stderr(printed):
+            options.get_all_options()  # parses every flag; Beam itself would do it after the start
+        return beam.Pipeline(options=options)
     except (ValueError, SystemExit, ImportError, AttributeError) as error:
-        raise UserError(
-            f"Apache Beam does not take --runner {runner} {' '.join(beam_flags)}: {error}"
-        ) from error
+        # Before it exits, `argparse` prints the usage, a hundred lines, and then the reason.
+        lines = printed.getvalue().splitlines() if isinstance(error, SystemExit) else str(error).splitlines()
+        flags = " ".join([f"--runner {runner}", *beam_flags])
+        raise UserError(f"Apache Beam does not take {flags}: {lines[-1] if lines else error!r}") from error
+
+
+def write_with_beam(job: ShardJob, pipeline: beam.Pipeline) -> None:
+    """Runs the pipeline to its end; the manifest is its last step.
+
+    Args:
+        job: what to write. Workers must reach the source and the folder, and have tfmlm installed.
+        pipeline: an empty one.
+    """
     with pipeline:
         written = [_write_split(pipeline, job, split) for split in SPLITS]
         _ = written | beam.Flatten() | "List" >> beam.combiners.ToList() | "Finish" >> beam.Map(_finish, job)

@@ -18,6 +18,10 @@ class NoTextError(ValueError):
     """A row does not hold a configured column, or something else than text in it."""
 
 
+class NoColumnError(NoTextError):
+    """A row does not hold a configured column, which may only mean that it is empty there."""
+
+
 def split_column_names(data: DataConfig) -> list[str]:
     """The dotted names in `data.text_column`."""
     return [name.strip() for name in data.text_column.split(",")]
@@ -99,7 +103,7 @@ def _collect(value: Any, rest: str, name: str) -> Iterator[str]:
     elif isinstance(value, dict):
         matches = _match_keys(value, rest)
         if not matches:
-            raise NoTextError(f"no column {name!r} (the columns are: {', '.join(value)})")
+            raise NoColumnError(f"no column {name!r} (the columns are: {', '.join(value)})")
         for key, further in matches:
             yield from _collect(value[key], further, name)
     elif not isinstance(value, str) or rest:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import TFPreTrainedModel
 
 from tfmlm.data.blocks import BLOCKS_A_CHUNK
-from tfmlm.data.packing import Columns
+from tfmlm.data.packing import NO_TOKENS, Columns
 from tfmlm.errors import UserError
 
 
@@ -28,7 +28,7 @@ def write_blocks(blocks: Iterable[Columns], path: Path) -> None:
             writer = writer or pa.ipc.new_stream(sink, batch.schema)
             writer.write_batch(batch)
         if writer is None:
-            raise UserError("the tokenizer makes no token of these texts; check the text and the tokenizer")
+            raise UserError(NO_TOKENS)
         writer.close()
 
 

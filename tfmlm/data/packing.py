@@ -18,6 +18,9 @@ from transformers import PreTrainedTokenizerFast
 Columns = dict[str, NDArray[Any]]
 """Blocks by column, see `pack_texts`."""
 
+NO_TOKENS = "the tokenizer makes no token of these texts; check the text and the tokenizer"
+"""What is wrong when there is not one block."""
+
 
 class TokenStream(NamedTuple):
     """Tokens of consecutive texts, end to end.

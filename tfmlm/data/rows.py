@@ -11,7 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, zip_longest
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
-from tfmlm.data.columns import NoTextError, join_columns, split_column_names
+from tfmlm.data.columns import NoColumnError, NoTextError, join_columns, split_column_names
 
 _BATCH_ROWS = 1000
 
@@ -33,12 +33,14 @@ class BadRow(NamedTuple):
             as the first, a row of Parquet.
         reason: what is wrong.
         num_rows: how many rows are lost.
+        is_whole: whether the first is a good row that has no such column.
     """
 
     file: str
     row: int
     reason: str
     num_rows: int = 1
+    is_whole: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}, row {self.row}: {self.reason}"
@@ -67,9 +69,15 @@ def describe_bad_row(row: BadRow) -> str:
 
 
 def find_bad_row(files: list[str], data: DataConfig) -> BadRow | None:
-    """The first row of the files that cannot be read."""
-    items = (item for file in files for item in read_rows(file, data))
-    return next((item for item in items if isinstance(item, BadRow)), None)
+    """The first row of the files that cannot be read; failing that, the first that has no such column."""
+    first_whole: BadRow | None = None
+    for file in files:
+        for item in read_rows(file, data):
+            if isinstance(item, BadRow):
+                if not item.is_whole:
+                    return item
+                first_whole = first_whole or item
+    return first_whole
 
 
 def _describe(error: Exception) -> str:
@@ -78,27 +86,27 @@ def _describe(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _bad(reason: str, num_rows: int = 1) -> BadRow:
+def _bad(reason: str, is_whole: bool = False) -> BadRow:
     """A bad row whose file and number `read_rows` fills in."""
-    return BadRow("", 0, reason, num_rows)
+    return BadRow("", 0, reason, is_whole=is_whole)
 
 
 # === Formats: each yields a text or a bad row for every row ===
 
 
 def _read_text(file: str, data: DataConfig) -> Iterator[str | BadRow]:
-    with _open_text(file) as lines:
+    with _open_text(file, encoding="utf-8") as lines:  # `datasets` keeps a byte order mark here
         yield from map(_check_unicode, _SAMPLERS[data.sample_by](lines))
 
 
 def _read_json(file: str, data: DataConfig) -> Iterator[str | BadRow]:
     names = split_column_names(data)
     with _open_text(file) as lines:
-        first = next((line for line in lines if line.strip()), "")
+        num_blank, first = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
         if first.lstrip().startswith("["):
             rows: Iterable[dict[str, Any] | str | BadRow] = _parse_array(first + lines.read())
         else:
-            rows = map(_parse_object, chain([first], lines))
+            rows = map(_parse_object, chain(repeat("", num_blank), [first], lines))
         for row in rows:
             yield row if isinstance(row, BadRow | str) else _to_text(row, names)
 
@@ -107,18 +115,27 @@ def _read_csv(file: str, data: DataConfig) -> Iterator[str | BadRow]:
     names = split_column_names(data)
     with _open_text(file, newline="") as lines:
         rows = _read_records(lines)
-        header = next(rows, [])
+        header: list[str] | BadRow = []
+        for header in rows:  # empty lines may come before it
+            yield header if isinstance(header, BadRow) else ""
+            if header:
+                break
         if isinstance(header, BadRow):
-            yield header
             return
-        yield ""  # for the header, which is the first row
+        columns = _number_repeated(header)
         for row in rows:
             if isinstance(row, BadRow):
                 yield row
             elif len(row) > len(header):
                 yield _bad(f"{len(row)} fields, and the header has {len(header)}")
             else:
-                yield _to_text(dict(zip_longest(header, row)), names)
+                yield _to_text(dict(zip_longest(columns, row)), names)
+
+
+def _number_repeated(header: list[str]) -> list[str]:
+    """Names of which a repeated one stands for its first column, as `datasets` has it."""
+    counts = [header[:index].count(name) for index, name in enumerate(header)]
+    return [f"{name}.{count}" if count else name for name, count in zip(header, counts, strict=True)]
 
 
 def _read_records(lines: TextIO) -> Iterator[list[str] | BadRow]:
@@ -137,9 +154,22 @@ def _read_records(lines: TextIO) -> Iterator[list[str] | BadRow]:
 def _read_parquet(file: str, data: DataConfig) -> Iterator[str | BadRow]:
     names = split_column_names(data)
     with parquet.ParquetFile(file) as table:
+        columns = table.schema_arrow.names
+        wanted = [column for column in columns if any(f"{name}.".startswith(f"{column}.") for name in names)]
         for batch in table.iter_batches(_BATCH_ROWS):
-            for row in batch.to_pylist():
-                yield _to_text(row, names)
+            for row in _to_rows(batch.select(wanted)):
+                yield row if isinstance(row, BadRow) else _to_text(dict.fromkeys(columns) | row, names)
+
+
+def _to_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | BadRow]:
+    """The rows of a batch, each on its own if there is one that Python cannot hold, such as a far date."""
+    try:
+        return cast(list[dict[str, Any] | BadRow], batch.to_pylist())
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not readable"
+            return [_bad(f"{kind}: {_describe(error)}")]
+        return [row for number in range(batch.num_rows) for row in _to_rows(batch.slice(number, 1))]
 
 
 _READERS: dict[str, Callable[[str, DataConfig], Iterator[str | BadRow]]] = {
@@ -150,12 +180,12 @@ _READERS: dict[str, Callable[[str, DataConfig], Iterator[str | BadRow]]] = {
 }
 
 
-def _open_text(file: str, newline: str | None = None) -> TextIO:
+def _open_text(file: str, newline: str | None = None, encoding: str = "utf-8-sig") -> TextIO:
     """Opens a file whose broken bytes come through as lone surrogates, which `_check_unicode` finds."""
     with Path(file).open("rb") as start:
         is_gzip = start.read(2) == b"\x1f\x8b"
     opener = gzip.open if is_gzip else open
-    return cast(TextIO, opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
+    return cast(TextIO, opener(file, "rt", encoding=encoding, errors="surrogateescape", newline=newline))
 
 
 def _check_unicode(text: str) -> str | BadRow:
@@ -170,7 +200,7 @@ def _to_text(row: dict[str, Any], names: list[str]) -> str | BadRow:
     try:
         return _check_unicode(join_columns(row, names))
     except NoTextError as error:
-        return _bad(str(error))
+        return _bad(str(error), is_whole=isinstance(error, NoColumnError))
 
 
 def _parse_object(line: str) -> dict[str, Any] | str | BadRow:
@@ -188,7 +218,14 @@ def _parse_array(text: str) -> list[dict[str, Any] | str | BadRow]:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         return [_bad(f"not a valid JSON list: {_describe(error)}")]
-    return [row if isinstance(row, dict) else _bad("not a JSON object") for row in rows]
+    return [_to_object(row) for row in rows]
+
+
+def _to_object(row: Any) -> dict[str, Any] | BadRow:
+    """An item of a JSON list; a string stands for a column `text`, as `datasets` has it."""
+    if isinstance(row, str):
+        return {"text": row}
+    return row if isinstance(row, dict) else _bad("not a JSON object")
 
 
 # === What one text of a text file is ===

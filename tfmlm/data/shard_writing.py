@@ -15,7 +15,7 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
-from tfmlm.data.packing import BlockFormat, Columns, pack_texts
+from tfmlm.data.packing import NO_TOKENS, BlockFormat, Columns, pack_texts
 from tfmlm.data.prepare import make_block_format, make_tokenizer
 from tfmlm.data.rows import BadRow
 from tfmlm.data.shards import (
@@ -34,7 +34,8 @@ from tfmlm.data.shards import (
 from tfmlm.data.splitting import Texts, TextSplit, load_texts
 from tfmlm.errors import UserError
 
-_OWN_FILES = re.compile(r"tokenizer/?|\.?(train|validation)-\d{5,}\.tfrecord.*|\.?manifest\.json.*")
+_OWN_FILE = r"((train|validation)-\d{5,}\.tfrecord|manifest\.json)"
+_OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}")
 """What `prepare` writes into a folder, and may clear away."""
 
 
@@ -70,7 +71,9 @@ class ShardJob:
         return f"{split}-{index:05d}.tfrecord"
 
     def finish(self, splits: dict[str, list[Shard]], bad_rows: Iterable[BadRow]) -> Manifest:
-        """Writes the manifest."""
+        """Writes the manifest, if there is anything in both splits."""
+        if not all(splits.values()):
+            raise UserError(NO_TOKENS)
         manifest = Manifest(
             block_size=self.config.data.block_size,
             with_words=self.config.masking.whole_word,
@@ -115,10 +118,9 @@ def prepare_shards(
 
 def describe_settings(config: Config, blocks_per_shard: int) -> dict[str, Any]:
     """The keys that decide the blocks, as they stand in the manifest."""
-    # These change how the source is read, not what comes of it.
-    data = {
-        name: value for name, value in asdict(config.data).items() if name not in ("num_proc", "streaming")
-    }
+    # These change how the source is read, not what comes of it; but a stream's `max_rows` are its first.
+    omitted = {"num_proc"} if config.data.max_rows else {"num_proc", "streaming"}
+    data = {name: value for name, value in asdict(config.data).items() if name not in omitted}
     settings = {
         "seed": config.run.seed,
         "data": data,
@@ -153,12 +155,13 @@ def _choose_writer(runner: str | None, beam_flags: list[str]) -> Callable[[Shard
     if runner is None:
         return write_locally
     try:
-        from tfmlm.data.beam import write_with_beam
+        from tfmlm.data.beam import make_pipeline, write_with_beam
     except ModuleNotFoundError as error:
         raise UserError(
             f"--runner {runner} needs Apache Beam ({error}); install it with pip install 'tfmlm[beam]'"
         ) from error
-    return partial(write_with_beam, runner=runner, beam_flags=beam_flags)
+    # Before the folder is cleared, because Beam may not know the runner.
+    return partial(write_with_beam, pipeline=make_pipeline(runner, beam_flags))
 
 
 def write_locally(job: ShardJob) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.config import FILE_SOURCES
 from tfmlm.data.packing import Columns
 from tfmlm.data.rows import BadRow
 from tfmlm.data.tokenizers import load_tokenizer
@@ -28,6 +30,11 @@ MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
 _TOKENIZER_NAME = "tokenizer"
 _READ_BYTES = 2**20
+_SHARD_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Anything else could lead out of the folder."""
+
+_Record = TypeVar("_Record")
+
 SPLITS = ("train", "validation")
 
 
@@ -128,8 +135,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
 
 
 def is_shard_folder(source: str) -> bool:
-    """Whether `data.source` names a folder of shards: one with a manifest, or a remote one."""
-    return "://" in source or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME))
+    """Whether `data.source` names a folder of shards: with a manifest, or unfinished, or a remote one."""
+    if source in (*FILE_SOURCES, "installed-docs"):
+        return False
+    if "://" in source or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME)):
+        return True
+    return any(Path(source).glob("*.tfrecord*"))
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -159,7 +170,7 @@ def _read_fields(folder: str) -> Any:
         raise UserError(
             f"{folder!r} holds no {MANIFEST_NAME}: `tfmlm prepare` has not finished there; run it again"
         ) from None
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, ValueError, RecursionError) as error:
         raise UserError(f"{path!r} cannot be read: {str(error).splitlines()[0]}") from error
 
 
@@ -170,16 +181,23 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
             f"{path!r} is of format {found!r}, not {_FORMAT}; run `tfmlm prepare` again with this version"
         )
     try:
-        splits = {name: [Shard(**shard) for shard in fields["splits"][name]] for name in SPLITS}
-        bad_rows = [BadRow(**row) for row in fields["bad_rows"]]
-        manifest = Manifest(**fields | {"splits": splits, "bad_rows": bad_rows})
+        splits = {name: [_make(Shard, shard) for shard in fields["splits"][name]] for name in SPLITS}
+        bad_rows = [_make(BadRow, row) for row in fields["bad_rows"]]
+        manifest = _make(Manifest, fields | {"splits": splits, "bad_rows": bad_rows})
         names = [shard.name for shards in splits.values() for shard in shards]
-        # A name with a separator could lead out of the folder.
-        if any(posixpath.basename(name) != name for name in names):
+        if not all(map(_SHARD_NAME.fullmatch, names)):
             raise ValueError("a shard's name is a path")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path!r} is damaged ({error}); run `tfmlm prepare` again") from error
     return manifest
+
+
+def _make(kind: type[_Record], values: dict[str, Any]) -> _Record:
+    """Makes a record of values that JSON gave, each of the type that the record declares."""
+    for name, hint in get_type_hints(kind).items():
+        if type(values[name]) is not (get_origin(hint) or hint):
+            raise TypeError(f"{name} is {values[name]!r}")
+    return kind(**values)
 
 
 def _check_size(folder: str, shard: Shard) -> None:

@@ -152,14 +152,13 @@ def _refuse_fingerprint() -> str:
 
 
 def _read_good_rows(file: str, data: DataConfig, bad_rows: dict[str, BadRow]) -> Iterator[list[str]]:
-    bad_rows.pop(file, None)  # a pass before this one may have counted them
-
     def read_texts() -> Iterator[str]:
+        found: BadRow | None = None
         for item in read_rows(file, data):
             if isinstance(item, BadRow):
-                first = bad_rows.get(file)
-                more = first and first._replace(num_rows=first.num_rows + item.num_rows)
-                bad_rows[file] = more or item
+                found = found._replace(num_rows=found.num_rows + item.num_rows) if found else item
+                # A pass before this one may have come further.
+                bad_rows[file] = max(found, bad_rows.get(file, found), key=lambda row: row.num_rows)
             elif item and not item.isspace():
                 yield item
 

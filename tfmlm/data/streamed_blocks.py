@@ -9,7 +9,7 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, shuffle_windows
-from tfmlm.data.packing import BlockFormat, Columns, pack_texts
+from tfmlm.data.packing import NO_TOKENS, BlockFormat, Columns, pack_texts
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
 
@@ -57,11 +57,14 @@ class StreamedBlocks:
         epoch = 0
         try:
             while epoch != num_epochs:
+                columns: Columns | None = None
                 for columns in pack_texts(self._texts, self._tokenizer, self._format):
                     yield {
                         name: column.astype(np.int32) if column.dtype == np.bool_ else column
                         for name, column in columns.items()
                     } | {"epoch": np.full_like(columns["example_id"], epoch)}
+                if columns is None:
+                    raise UserError(NO_TOKENS)
                 epoch += 1
         except UserError as error:
             self._failure = error

@@ -142,6 +142,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
         super().__init__()
         self._schedule = schedule
         self._log = log
+        self._bar = tqdm(disable=True)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Draws the bar."""
@@ -167,8 +168,8 @@ class ProgressBar(tf.keras.callbacks.Callback):
         )
         self._bar.update()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Leaves the finished bar on the screen."""
+    def close(self) -> None:
+        """Ends the bar's line, finished or not: an error's line must not be written behind it."""
         self._bar.close()
 
 
@@ -181,4 +182,4 @@ def make_callbacks(
     if config.train.max_seconds:
         callbacks.append(KeepTimeBudget(schedule, log, config.train.max_seconds))
     save = SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps)
-    return [*callbacks, save, ProgressBar(schedule, log)]
+    return [*callbacks, save]

@@ -16,7 +16,7 @@ from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
-from tfmlm.training.callbacks import RunLog, make_callbacks
+from tfmlm.training.callbacks import ProgressBar, RunLog, make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.plots import plot_metrics
@@ -78,8 +78,9 @@ def _fit_and_save(config: Config, folder: RunFolder, setup: Setup) -> TrainedMod
             setup.blocks_per_step,
         )
         callbacks = make_callbacks(config, setup.model, checkpoint, log)
-        with closing(log):
-            setup.model.fit(batches, callbacks=callbacks, verbose=0)
+        bar = ProgressBar(setup.model.optimizer.learning_rate, log)
+        with closing(log), closing(bar):
+            setup.model.fit(batches, callbacks=[*callbacks, bar], verbose=0)
 
     after = evaluate(setup.model, setup.validation)
     save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
