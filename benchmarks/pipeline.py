@@ -86,7 +86,7 @@ def make_recipe(folder: Path, material: Material, size: Size) -> tf.data.Dataset
 def measure_rates(contenders: Mapping[str, tf.data.Dataset], size: Size) -> dict[str, list[float]]:
     """Tokens a second of each, in every repeat."""
     runs = {name: partial(time_batches, batches, size) for name, batches in contenders.items()}
-    return alternate(runs, size.num_repeats)
+    return alternate(runs, size.pipeline_repeats)
 
 
 def time_batches(batches: tf.data.Dataset, size: Size) -> float:

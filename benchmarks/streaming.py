@@ -25,7 +25,8 @@ def measure(folder: Path, size: Size) -> Row:
     material = open_material(folder, size)
     path = folder / "texts.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({TEXT: text}) + "\n" for text in material.texts[TEXT])
+        for copy in range(size.num_copies):
+            file.writelines(json.dumps({TEXT: f"{copy} {text}"}) + "\n" for text in material.texts[TEXT])
     config = replace(
         material.config,
         data=DataConfig(
@@ -34,7 +35,7 @@ def measure(folder: Path, size: Size) -> Row:
         tokenizer=TokenizerConfig(name_or_path=material.config.model.name_or_path),
     )
     streamed = replace(config, data=replace(config.data, streaming=True))
-    num_steps = (len(material.blocks) - size.blocks_per_step) // size.blocks_per_step
+    num_steps = size.num_copies * len(material.blocks) // size.blocks_per_step - 1
     rates = alternate(
         {
             "streamed": partial(time_pass, streamed, material, size, num_steps),

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.data.packed_blocks import PackedBlocks, write_blocks
+from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 
 
@@ -18,4 +17,4 @@ def pack(
 ) -> PackedBlocks:
     block_format = BlockFormat(block_size, tokenizer.pad_token_id, with_words)
     write_blocks(pack_texts([texts], tokenizer, block_format), path)
-    return PackedBlocks(Dataset.from_file(str(path)))
+    return open_blocks(path)

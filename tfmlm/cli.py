@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfmlm import __version__
-from tfmlm.errors import UserError
+from tfmlm.errors import PreemptedError, UserError, WorkerLostError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, or 130 if
-        it was interrupted.
+        The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, 75 if another
+        worker of the run is gone, 130 if it was interrupted, 143 if it was told to end.
     """
     options = _parse(arguments)
     try:
@@ -25,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"tfmlm: {error}", file=sys.stderr)
         return 2
+    except PreemptedError as error:
+        print(f"tfmlm: {error}; the same command goes on from there", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except WorkerLostError as error:
+        print(f"tfmlm: {error}", file=sys.stderr)
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -123,7 +131,9 @@ def _train(options: argparse.Namespace) -> int:
     from tfmlm.report import describe_run
     from tfmlm.run import run
 
-    print(describe_run(run(config)))
+    finished = run(config)
+    if finished:
+        print(describe_run(finished))
     return 0
 
 

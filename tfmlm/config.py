@@ -119,10 +119,14 @@ class ModelConfig:
             installed Python package.
         config: a Hugging Face configuration. Alone (with `model_type`) it makes a model from scratch; with
             `name_or_path` it replaces fields of the pretrained configuration.
+        freeze_embeddings: leave the embeddings as they are.
+        freeze_layers: leave the lowest so many layers as they are.
     """
 
     name_or_path: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    freeze_embeddings: bool = False
+    freeze_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,15 +137,19 @@ class OptimizerConfig:
         learning_rate: peak learning rate.
         weight_decay: decoupled decay, not applied to biases and layer normalization.
         warmup_steps: steps of linear warm-up from zero.
-        schedule: after the warm-up: `linear` decay to zero, or `constant`.
+        schedule: after the warm-up: `linear`, `cosine` or `polynomial` decay to zero, or `constant`.
+        polynomial_power: of the polynomial decay.
         max_grad_norm: clip the global gradient norm to this; 0 does not clip.
+        layer_decay: factor of the learning rate for each layer further from the head; 1 treats all alike.
     """
 
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
     warmup_steps: int = 0
     schedule: str = "linear"
+    polynomial_power: float = 2.0
     max_grad_norm: float = 1.0
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,10 +163,17 @@ class TrainConfig:
             schedule are cut to what fits.
         per_replica_batch_size: blocks that one replica computes at once.
         gradient_accumulation_steps: such batches before each optimizer step.
-        precision: `float32` or `bfloat16` (computation; weights stay float32).
+        precision: `float32`, `bfloat16` or `float16` (computation; weights stay float32, and float16 scales
+            the loss).
         xla: compile the step with XLA.
         logits: `masked` computes the vocabulary head at masked positions only, `all` everywhere.
+        steps_per_execution: steps that the device runs between two returns to Python; for TPUs.
         checkpoint_every_steps: steps between checkpoints.
+        kept_checkpoints: newest checkpoints on disk, besides the best.
+        evaluate_every_steps: steps between evaluations; only before and after training when empty.
+        evaluate_each_epoch: evaluate at the end of each epoch.
+        keep: which weights the run ends with: the `last`, or the `best` by evaluation loss.
+        early_stopping_patience: evaluations in a row without a lower loss after which training stops.
         resume: `auto` goes on with an interrupted run of the same configuration, `never` refuses.
     """
 
@@ -170,7 +185,13 @@ class TrainConfig:
     precision: str = "float32"
     xla: bool = False
     logits: str = "masked"
+    steps_per_execution: int = 1
     checkpoint_every_steps: int = 500
+    kept_checkpoints: int = 2
+    evaluate_every_steps: int | None = None
+    evaluate_each_epoch: bool = False
+    keep: str = "last"
+    early_stopping_patience: int | None = None
     resume: str = "auto"
 
 
@@ -179,10 +200,13 @@ class DistributeConfig:
     """Devices.
 
     Attributes:
-        strategy: `auto` (all GPUs of this machine, else the CPU), `one_device` or `mirrored`.
+        strategy: `auto` (`multi_worker` if `TF_CONFIG` names several workers, `tpu` if there is one, else
+            `mirrored` for several GPUs, else `one_device`), or one of these.
+        tpu: name or address of the TPU; that of this machine or of `TPU_NAME` when empty.
     """
 
     strategy: str = "auto"
+    tpu: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from tfmlm.config import FILE_SOURCES, Config, DataConfig
+from tfmlm.config import FILE_SOURCES, Config, DataConfig, TrainConfig
 from tfmlm.errors import UserError
 
 _CHOICES = {
     "data.on_bad_rows": ("error", "skip"),
     "data.sample_by": ("line", "paragraph", "document"),
     "tokenizer.algorithm": ("wordpiece", "byte_bpe", "unigram"),
-    "optimizer.schedule": ("linear", "constant"),
-    "train.precision": ("float32", "bfloat16"),
+    "optimizer.schedule": ("linear", "cosine", "polynomial", "constant"),
+    "train.keep": ("last", "best"),
+    "train.precision": ("float32", "bfloat16", "float16"),
     "train.logits": ("masked", "all"),
     "train.resume": ("auto", "never"),
-    "distribute.strategy": ("auto", "one_device", "mirrored"),
+    "distribute.strategy": ("auto", "one_device", "mirrored", "multi_worker", "tpu"),
 }
 _POSITIVE = (
     "data.max_rows",
@@ -36,6 +37,11 @@ _POSITIVE = (
     "train.per_replica_batch_size",
     "train.gradient_accumulation_steps",
     "train.checkpoint_every_steps",
+    "train.kept_checkpoints",
+    "train.evaluate_every_steps",
+    "train.early_stopping_patience",
+    "train.steps_per_execution",
+    "optimizer.polynomial_power",
     "export.top_k",
 )
 _NOT_NEGATIVE = (
@@ -43,8 +49,15 @@ _NOT_NEGATIVE = (
     "optimizer.weight_decay",
     "optimizer.warmup_steps",
     "optimizer.max_grad_norm",
+    "model.freeze_layers",
 )
-_FRACTIONS = ("masking.rate", "masking.mask_fraction", "masking.random_fraction", "masking.evaluation_rate")
+_FRACTIONS = (
+    "masking.rate",
+    "masking.mask_fraction",
+    "masking.random_fraction",
+    "masking.evaluation_rate",
+    "optimizer.layer_decay",
+)
 _SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
 
 
@@ -172,16 +185,31 @@ def check_config(config: Config) -> None:
             f"{masking.random_fraction} add up to more than 1"
         )
     _check_source(config.data)
-    if config.data.streaming and not config.train.max_steps:
-        raise UserError(
-            "train.max_steps is empty; set it, because data.streaming does not know how long the data is"
-        )
+    _check_evaluation(config.train, config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
     if config.hub.push and not config.hub.repo_id:
         raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
+
+
+def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:
+    evaluates = train.evaluate_every_steps or train.evaluate_each_epoch
+    for key, value in (
+        ("keep", train.keep == "best"),
+        ("early_stopping_patience", train.early_stopping_patience),
+    ):
+        if value and not evaluates:
+            raise UserError(
+                f"train.{key} is {getattr(train, key)!r} and needs evaluations during training; set "
+                "train.evaluate_every_steps or train.evaluate_each_epoch"
+            )
+    if train.evaluate_each_epoch and data.streaming:
+        raise UserError(
+            "train.evaluate_each_epoch is true and a stream's epochs are not known; use "
+            "train.evaluate_every_steps"
+        )
 
 
 def _check_source(data: DataConfig) -> None:

@@ -21,6 +21,7 @@ def describe_run(finished: FinishedRun) -> str:
     result = finished.result
     lines = [
         f"perplexity   {result.initial_perplexity:,.2f} before, {result.perplexity:,.2f} after training",
+        f"accuracy     {result.eval_top_1:.1%} at the first guess, {result.eval_top_5:.1%} within five",
         f"training     {result.steps:,} steps, {result.tokens:,} tokens, {result.train_seconds:,.0f} s",
         f"speed        {result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
         f"model        {result.model_dir}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from tfmlm.export.predict import Candidate, load_predictor
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.hub.push import push_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, Result, RunFolder, open_run_folder
+from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.setup import set_up
 from tfmlm.training.train import train
@@ -27,15 +29,29 @@ class FinishedRun(NamedTuple):
     samples: dict[str, list[list[Candidate]]]
 
 
-def run(config: Config) -> FinishedRun:
+def run(config: Config) -> FinishedRun | None:
     """Does everything that a configuration asks for; a finished run is only read again.
+
+    Returns:
+        The finished run; None for a worker that is not the chief.
 
     Raises:
         UserError: something in the configuration, the data or the run folder is wrong.
     """
+    if not read_cluster().is_chief:
+        _train_beside_chief(config)
+        return None
     folder = open_run_folder(config)
     result = folder.read_result() or _train_and_export(config, folder)
     return FinishedRun(result, fill_samples(config, folder))
+
+
+def _train_beside_chief(config: Config) -> None:
+    """Takes part in the training of a finished or unfinished run, and leaves nothing."""
+    if RunFolder(config.run_dir).read_result():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        train(config, RunFolder(Path(scratch), chief_path=config.run_dir))
 
 
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
@@ -44,6 +60,8 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
     result = Result(
         perplexity=trained.after.perplexity,
         eval_loss=trained.after.loss,
+        eval_top_1=trained.after.top_1,
+        eval_top_5=trained.after.top_5,
         initial_perplexity=trained.before.perplexity,
         steps=trained.log.step,
         tokens=trained.log.step * trained.log.tokens_per_step,

@@ -22,6 +22,8 @@ class Result:
     Attributes:
         perplexity: exponential of `eval_loss`, after training.
         eval_loss: token-weighted mean cross-entropy over the held-out masked tokens, in nats.
+        eval_top_1: share of the masked tokens that the model puts first.
+        eval_top_5: share that it puts among its first five.
         initial_perplexity: the same measure before training.
         steps: optimizer steps.
         tokens: tokens that went through the model, padding included.
@@ -36,6 +38,8 @@ class Result:
 
     perplexity: float
     eval_loss: float
+    eval_top_1: float
+    eval_top_5: float
     initial_perplexity: float
     steps: int
     tokens: int
@@ -50,9 +54,15 @@ class Result:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside a run folder. `result.json` is written last: a folder without it is not finished."""
+    """Paths inside a run folder. `result.json` is written last: a folder without it is not finished.
+
+    Attributes:
+        path: the folder.
+        chief_path: of a worker that is not the chief, the run folder itself; `path` is then its scratch.
+    """
 
     path: Path
+    chief_path: Path | None = None
 
     @property
     def config_file(self) -> Path:
@@ -66,8 +76,8 @@ class RunFolder:
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Checkpoints of the training state."""
-        return self.path / "checkpoints"
+        """Checkpoints of the training state, which all workers read."""
+        return (self.chief_path or self.path) / "checkpoints"
 
     @property
     def logs_dir(self) -> Path:

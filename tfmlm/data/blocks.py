@@ -53,4 +53,5 @@ def shuffle_windows(rows: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(num_rows), tf.random.fold_in(seed, index))
         return tf.nest.map_structure(lambda column: tf.gather(column, order), window)
 
-    return rows.batch(WINDOW_BLOCKS).enumerate().map(shuffle).unbatch()
+    # The next window is read while this one is used.
+    return rows.batch(WINDOW_BLOCKS).enumerate().map(shuffle).prefetch(1).unbatch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from numpy.typing import NDArray
 from transformers import TFPreTrainedModel
 
@@ -20,7 +22,7 @@ from tfmlm.errors import UserError
 
 
 def write_blocks(blocks: Iterable[Columns], path: Path) -> None:
-    """Writes blocks to an Arrow file, which `Dataset.from_file` maps into memory."""
+    """Writes blocks to an Arrow file."""
     with pa.OSFile(str(path), "wb") as sink:
         writer = None
         for columns in blocks:
@@ -38,11 +40,26 @@ def _to_arrow(column: NDArray[Any]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(column.reshape(-1), column.shape[1])
 
 
+def open_blocks(path: Path) -> PackedBlocks:
+    """Maps what `write_blocks` wrote into memory."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    table = InMemoryTable(pa.ipc.open_stream(pa.py_buffer(mapping)).read_all())
+    # Without a fingerprint `datasets` would hash the whole table for one.
+    return PackedBlocks(Dataset(table, fingerprint=path.parent.name), mapping)
+
+
 @dataclass(frozen=True)
 class PackedBlocks:
-    """See `Blocks`; `table` is what `write_blocks` wrote."""
+    """See `Blocks`.
+
+    Attributes:
+        table: a block a row.
+        mapping: the memory that the table lies in, if that is a file's.
+    """
 
     table: Dataset
+    mapping: mmap.mmap | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -51,17 +68,36 @@ class PackedBlocks:
 
     def read_in_order(self) -> tf.data.Dataset:
         """Every block once."""
-        return _stack_rows(self.table)
+        return self._stack_rows(self.table)
 
     def read_shuffled(self, seed: int, first: int, last: int) -> tf.data.Dataset:
         """Exactly the blocks at `first` to `last`; each epoch is a permutation of its own."""
-        chunks = _stack_rows(self.table.select(order_examples(self.num_blocks, seed, first, last)))
+        chunks = self._stack_rows(self.table.select(order_examples(self.num_blocks, seed, first, last)))
 
         def add_epoch(index: tf.Tensor, chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             num_rows = tf.shape(chunk["example_id"], tf.int64)[0]
             return chunk | {"epoch": (first + index * BLOCKS_A_CHUNK + tf.range(num_rows)) // self.num_blocks}
 
         return chunks.enumerate().map(add_epoch)
+
+    def _stack_rows(self, table: Dataset) -> tf.data.Dataset:
+        return TFPreTrainedModel.prepare_tf_dataset(
+            _BlockColumns(),
+            table,
+            batch_size=BLOCKS_A_CHUNK,
+            shuffle=False,
+            drop_remainder=False,
+            collate_fn=self._stack,
+            prefetch=False,
+        ).map(_narrow)
+
+    def _stack(self, rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+        columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        if self.mapping:
+            # Every block read maps the 16 pages around it. They stay in the system's cache, but counted as
+            # this process's memory they would grow to the size of the file.
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+        return columns
 
     def explain(self, error: Exception) -> UserError | None:
         """Nothing: the file was written by this program and is checked by nobody."""
@@ -92,22 +128,6 @@ class _BlockColumns(tf.Module):
         self, input_ids: Any, special_tokens_mask: Any, starts_word: Any, num_tokens: Any, example_id: Any
     ) -> None:
         """Never called; only its signature is read."""
-
-
-def _stack_rows(table: Dataset) -> tf.data.Dataset:
-    return TFPreTrainedModel.prepare_tf_dataset(
-        _BlockColumns(),
-        table,
-        batch_size=BLOCKS_A_CHUNK,
-        shuffle=False,
-        drop_remainder=False,
-        collate_fn=_stack,
-        prefetch=False,
-    ).map(_narrow)
-
-
-def _stack(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _narrow(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

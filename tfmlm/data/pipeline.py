@@ -34,7 +34,7 @@ def make_training_batches(
     batches = chunks.map(mask, num_parallel_calls=tf.data.AUTOTUNE).rebatch(
         global_batch_size, drop_remainder=True
     )
-    return batches.take(last_step - first_step).prefetch(tf.data.AUTOTUNE)
+    return _spread(batches.take(last_step - first_step).prefetch(tf.data.AUTOTUNE))
 
 
 def make_evaluation_batches(
@@ -51,7 +51,14 @@ def make_evaluation_batches(
         return evaluation_collator(filled, epoch=tf.constant(EVALUATION_EPOCH, tf.int64))
 
     batches = blocks.read_in_order().rebatch(global_batch_size)
-    return batches.map(mask, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _spread(batches.map(mask, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+
+
+def _spread(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Several workers take their parts of the same batches, so what is computed does not depend on them."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)
 
 
 def _fill_rows(column: tf.Tensor, num_rows: int) -> tf.Tensor:

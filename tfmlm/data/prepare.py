@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import xxhash
-from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.cache import make_once
-from tfmlm.data.packed_blocks import PackedBlocks, write_blocks
+from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.rows import BadRow
 from tfmlm.data.sharded_blocks import ShardedBlocks
@@ -133,7 +132,7 @@ def _pack_once(texts: TextStream, tokenizer: PreTrainedTokenizerFast, config: Co
     folder = make_once(f"blocks-{fingerprint}", write)
     rows = json.loads((folder / _BAD_ROWS_NAME).read_text(encoding="utf-8"))
     texts.bad_rows.update({row["file"]: BadRow(**row) for row in rows})
-    return PackedBlocks(Dataset.from_file(str(folder / _BLOCKS_NAME)))
+    return open_blocks(folder / _BLOCKS_NAME)
 
 
 def _fingerprint(texts: TextStream, *settings: str) -> str:

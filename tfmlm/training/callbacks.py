@@ -1,11 +1,11 @@
-"""Keras callbacks of a run: the log, the checkpoints, the time budget, and the progress bar."""
+"""Keras callbacks of a run besides its log: checkpoints, evaluations, the time budget, the progress bar."""
 
 from __future__ import annotations
 
-import csv
+import math
+import signal
 import sys
-import time
-from pathlib import Path
+import threading
 from statistics import median
 from typing import Any
 
@@ -13,100 +13,77 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfmlm.config import Config
+from tfmlm.errors import PreemptedError, UserError
 from tfmlm.training.checkpoint import TrainingCheckpoint
+from tfmlm.training.choosing import EvaluateAndChoose
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import WarmupDecay
+from tfmlm.training.run_log import RunLog
 
 _PACE_STEPS = 50
 """Steps whose median time is the pace: enough to pass over a checkpoint, few enough to cost nothing."""
 
-_FIELDS = (
-    "step",
-    "loss",
-    "learning_rate",
-    "masked_tokens",
-    "overflow",
-    "tokens_per_second",
-    "seconds",
-)
 
+class StopWhenNotFinite(tf.keras.callbacks.Callback):
+    """Ends the run at a loss or gradient that is not a number, before a checkpoint is written of it.
 
-class RunLog(tf.keras.callbacks.Callback):
-    """Writes one row a step to `metrics.csv` and to TensorBoard, and keeps the steps' times.
-
-    Attributes:
-        step: the last finished step.
-        seconds: wall-clock seconds of training, resumed parts included.
-        step_seconds: seconds of each step of this process but the first, which traces the graph.
+    float16 skips steps whose gradient overflows and lowers its loss scale, so there the loss alone counts.
     """
 
-    def __init__(self, logs_dir: Path, first_step: int, seconds: float, tokens_per_step: int) -> None:
+    def __init__(self, checkpoint: TrainingCheckpoint, log: RunLog, checked: tuple[str, ...]) -> None:
         super().__init__()
-        self.step = first_step
-        self.seconds = seconds
-        self.step_seconds: list[float] = []
-        self.overflow = 0
-        self.tokens_per_step = tokens_per_step
-        logs_dir.mkdir(parents=True, exist_ok=True)
-        rows = _read_rows_until(logs_dir / "metrics.csv", first_step)
-        self._file = (logs_dir / "metrics.csv").open("w", newline="")
-        self._csv = csv.DictWriter(self._file, _FIELDS)
-        self._csv.writeheader()
-        self._csv.writerows(rows)
-        self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock."""
-        self._last_time = time.perf_counter()
+        self._checkpoint = checkpoint
+        self._log = log
+        self._checked = checked
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the step's row."""
-        now = time.perf_counter()
-        elapsed, self._last_time = now - self._last_time, now
-        self.step += 1
-        self.seconds += elapsed
-        if batch > 0:
-            self.step_seconds.append(elapsed)
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        self.overflow += int(row["overflow"])
-        row |= {"tokens_per_second": self.tokens_per_step / elapsed, "seconds": self.seconds}
-        self._csv.writerow(row | {"step": self.step})
-        with self._tensorboard.as_default(step=self.step):
-            for name, value in row.items():
-                tf.summary.scalar(name, value)
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        self._tensorboard.close()
-
-    @property
-    def step_seconds_median(self) -> float:
-        """Median seconds of a step; of the only one, tracing included, in a run of one step."""
-        return median(self.step_seconds) if self.step_seconds else self.seconds
-
-
-def _read_rows_until(path: Path, last_step: int) -> list[dict[str, str]]:
-    """Rows that an interrupted run wrote, without those after the checkpoint it resumes from."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["seconds"] and int(row["step"]) <= last_step]
+        """Checks the step's figures."""
+        figures = logs or {}
+        for name in self._checked:
+            if not math.isfinite(figures[name]):
+                raise UserError(
+                    f"{name.replace('_', ' ')} is {float(figures[name])} at step {self._log.step} with "
+                    f"learning rate {float(figures['learning_rate']):.3g}; the last good checkpoint is "
+                    f"{self._checkpoint.newest or 'not there yet'}; lower optimizer.learning_rate or raise "
+                    "optimizer.warmup_steps"
+                )
 
 
 class SaveCheckpoints(tf.keras.callbacks.Callback):
-    """Saves the training state every so many steps."""
+    """Saves the training state every so many steps, and when the process is told to end (SIGTERM)."""
 
     def __init__(self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int) -> None:
         super().__init__()
         self._checkpoint = checkpoint
         self._log = log
         self._every_steps = every_steps
+        self._last_step = log.step
+        self._is_told_to_end = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the signal; only the main thread of a process may."""
+        self._old_handler: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGTERM, self._note_signal)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        del number, frame
+        self._is_told_to_end = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves when the step is due."""
-        if self._log.step % self._every_steps == 0:
+        is_due = self._log.step // self._every_steps > self._last_step // self._every_steps
+        self._last_step = self._log.step
+        if is_due or self._is_told_to_end:
             self._checkpoint.save(self._log.seconds)
+        if self._is_told_to_end:
+            self.on_train_end()
+            raise PreemptedError(f"told to end at step {self._log.step}, which was saved")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Gives the signal back."""
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
 
 
 class KeepTimeBudget(tf.keras.callbacks.Callback):
@@ -121,7 +98,7 @@ class KeepTimeBudget(tf.keras.callbacks.Callback):
         self._schedule = schedule
         self._log = log
         self._max_seconds = max_seconds
-        self._planned_steps = int(schedule.total_steps)
+        self._planned_steps = int(schedule.total_steps.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves the end of the schedule, and stops at it."""
@@ -131,7 +108,7 @@ class KeepTimeBudget(tf.keras.callbacks.Callback):
         steps_left = int(seconds_left / median(self._log.step_seconds[-_PACE_STEPS:]))
         fitting_steps = self._log.step + max(steps_left, 0)
         self._schedule.total_steps.assign(min(self._planned_steps, max(fitting_steps, self._log.step)))
-        if self._log.step >= int(self._schedule.total_steps):
+        if self._log.step >= int(self._schedule.total_steps.numpy()):
             self.model.stop_training = True
 
 
@@ -148,7 +125,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
         """Draws the bar."""
         self._bar = tqdm(
             desc="training",
-            total=int(self._schedule.total_steps),
+            total=int(self._schedule.total_steps.numpy()),
             initial=self._log.step,
             unit="step",
             # Every 20 s is enough for a log file; a terminal is refreshed ten times a second.
@@ -161,7 +138,7 @@ class ProgressBar(tf.keras.callbacks.Callback):
         """Moves the bar."""
         seconds = self._log.step_seconds[-1] if self._log.step_seconds else self._log.seconds
         tokens_per_second = self._log.tokens_per_step / seconds
-        self._bar.total = int(self._schedule.total_steps)
+        self._bar.total = int(self._schedule.total_steps.numpy())
         self._bar.set_postfix_str(
             f"loss {float((logs or {})['loss']):.3f}, {tokens_per_second:,.0f} tokens/s",
             refresh=False,
@@ -174,12 +151,21 @@ class ProgressBar(tf.keras.callbacks.Callback):
 
 
 def make_callbacks(
-    config: Config, model: MaskedLanguageModel, checkpoint: TrainingCheckpoint, log: RunLog
+    config: Config,
+    model: MaskedLanguageModel,
+    checkpoint: TrainingCheckpoint,
+    log: RunLog,
+    evaluating: EvaluateAndChoose,
 ) -> list[tf.keras.callbacks.Callback]:
-    """The callbacks of a run, in the order in which they act on a step: the log first."""
+    """The callbacks of a run, in the order in which they act on a step: the log first, checkpoints late."""
     schedule = model.optimizer.learning_rate
     callbacks = [log]
     if config.train.max_seconds:
         callbacks.append(KeepTimeBudget(schedule, log, config.train.max_seconds))
-    save = SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps)
-    return [*callbacks, save]
+    checked = ("loss",) if config.train.precision == "float16" else ("loss", "gradient_norm")
+    return [
+        *callbacks,
+        StopWhenNotFinite(checkpoint, log, checked),
+        evaluating,
+        SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps),
+    ]

@@ -1,36 +1,137 @@
-"""Saves and restores the training state."""
+"""Saves and restores the training state: each checkpoint is a folder that gets its name when it is whole."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 
+from tfmlm.errors import UserError
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
-_KEPT = 2
-"""Checkpoints on disk: the newest, and the one before it."""
+_LOGGER = logging.getLogger(__name__)
+_STATE = "state"
+_NEWEST = "step"
+_BEST = "best"
+_DAMAGES = (tf.errors.OpError, ValueError, AssertionError, LookupError)
+"""What TensorFlow raises for a file that is missing, cut short or altered, or holds too little."""
 
 
 class TrainingCheckpoint:
-    """The model's weights, the optimizer with its slots and its step, and the seconds trained so far.
+    """The training state and the folder of its checkpoints, `step-N` and `best-N`.
 
-    Data order and masks are functions of the seed and the step, so the step is their state too.
+    The state: weights, the optimizer with its slots, its step and its loss scale, the batches trained on,
+    seconds, and what evaluations have found. Data order, masks and dropout are functions of the seed and the
+    number of batches, so that number is their state too.
+
+    Attributes:
+        seconds: float64 [], seconds trained so far.
+        best_loss: float64 [], the lowest evaluation loss.
+        stale_evaluations: int64 [], evaluations since then.
     """
 
-    def __init__(self, model: MaskedLanguageModel, folder: Path) -> None:
-        self._optimizer = model.optimizer
-        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
-        checkpoint = tf.train.Checkpoint(model=model.model, optimizer=model.optimizer, seconds=self.seconds)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=_KEPT)
+    def __init__(
+        self, model: MaskedLanguageModel, folder: Path, num_kept: int = 2, is_writer: bool = True
+    ) -> None:
+        self._model = model
+        self._folder = folder
+        self._num_kept = num_kept
+        self._is_writer = is_writer
+        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.best_loss = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
+        self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._state = tf.train.Checkpoint(
+            model=model.model,
+            optimizer=model.optimizer,
+            step=model.step,
+            seconds=self.seconds,
+            best_loss=self.best_loss,
+            stale_evaluations=self.stale_evaluations,
+        )
+        self._weights = tf.train.Checkpoint(model=model.model)
 
     def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one; returns the step, 0 for a new run."""
-        if self._manager.latest_checkpoint:
-            self._manager.checkpoint.restore(self._manager.latest_checkpoint)
-        return int(self._optimizer.iterations)
+        """Restores the newest checkpoint that can be read, if there is one.
+
+        Returns:
+            The number of batches trained on; 0 for a new run.
+
+        Raises:
+            UserError: there are checkpoints, and none of them can be read.
+        """
+        paths = self._list(_NEWEST)
+        for path in reversed(paths):
+            try:
+                self._state.read(str(path / _STATE)).assert_existing_objects_matched()
+            except _DAMAGES as error:
+                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, _first_line(error))
+            else:
+                return int(self._model.step.numpy())
+        if paths:
+            raise UserError(
+                f"no checkpoint in {str(self._folder)!r} can be read; remove the folder to start anew"
+            )
+        return 0
 
     def save(self, seconds: float) -> None:
-        """Writes a checkpoint named by the step."""
+        """Writes a checkpoint of the present step, and removes all but the newest ones."""
         self.seconds.assign(seconds)
-        self._manager.save(checkpoint_number=int(self._optimizer.iterations))
+        self._write(self._state, f"{_NEWEST}-{int(self._model.step.numpy()):08d}")
+        self._remove(self._list(_NEWEST)[: -self._num_kept])
+
+    def save_best(self, loss: float) -> None:
+        """Writes the weights of the lowest evaluation loss so far, and removes the ones before."""
+        self.best_loss.assign(loss)
+        self._write(self._weights, f"{_BEST}-{int(self._model.step.numpy()):08d}")
+        self._remove(self._list(_BEST)[:-1])
+
+    def restore_best(self) -> int:
+        """Puts the best weights into the model and returns their step."""
+        path = self._list(_BEST)[-1]
+        self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
+        return int(path.name.split("-")[1])
+
+    def is_stale(self, patience: int | None) -> bool:
+        """Whether so many evaluations in a row have found no lower loss."""
+        return patience is not None and int(self.stale_evaluations) >= patience
+
+    @property
+    def newest(self) -> Path | None:
+        """The last checkpoint that was written."""
+        return next(iter(self._list(_NEWEST)[::-1]), None)
+
+    def _list(self, kind: str) -> list[Path]:
+        pattern = re.compile(rf"{kind}-\d{{8,}}")
+        return sorted(path for path in self._folder.glob(f"{kind}-*") if pattern.fullmatch(path.name))
+
+    def _write(self, state: tf.train.Checkpoint, name: str) -> None:
+        if not self._is_writer:
+            return
+        unfinished = self._folder / f".{name}.{os.getpid()}"
+        try:
+            self._remove(self._folder.glob(".*"))  # of a process that was killed
+            unfinished.mkdir(parents=True)
+            state.write(str(unfinished / _STATE))
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+            unfinished.rename(self._folder / name)
+        except (tf.errors.OpError, OSError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            kept = f"; {self.newest} is whole" if self.newest else ""
+            raise UserError(
+                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {_first_line(error)}{kept}; "
+                "make room, and the same command goes on from there"
+            ) from error
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        if self._is_writer:
+            for path in paths:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,9 +15,13 @@ class Evaluation(NamedTuple):
 
     Attributes:
         loss: mean cross-entropy of a masked token, in nats.
+        top_1: share of the masked tokens that the model puts first.
+        top_5: share that it puts among its first five.
     """
 
     loss: float
+    top_1: float
+    top_5: float
 
     @property
     def perplexity(self) -> float:
@@ -27,4 +31,5 @@ class Evaluation(NamedTuple):
 
 def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation:
     """Evaluates a compiled model on the batches of `make_evaluation_batches`."""
-    return Evaluation(float(model.evaluate(batches, verbose=0, return_dict=True)["loss"]))
+    results = model.evaluate(batches, verbose=0, return_dict=True)
+    return Evaluation(**{name: float(results[name]) for name in Evaluation._fields})

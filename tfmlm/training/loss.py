@@ -78,3 +78,14 @@ def sum_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) 
         labels=valid_labels, logits=tf.cast(logits, tf.float32)
     )
     return tf.reduce_sum(losses * weights)
+
+
+def sum_in_top(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, k: int) -> tf.Tensor:
+    """How many labels are among the `k` highest logits, float32 []; arguments as of `sum_cross_entropy`.
+
+    A label's rank is the number of higher logits, which needs no sorting and compiles for TPUs.
+    """
+    valid_labels = tf.where(weights > 0, labels, 0)
+    own = tf.gather(logits, valid_labels, batch_dims=1)
+    rank = tf.reduce_sum(tf.cast(logits > own[:, tf.newaxis], tf.int32), axis=1)
+    return tf.reduce_sum(tf.where(rank < k, weights, 0.0))

@@ -8,8 +8,16 @@ from transformers import TFPreTrainedModel
 from tfmlm.config import Config
 from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.data.pipeline import Batch
+from tfmlm.training.depth import choose_trained
+from tfmlm.training.dropout import make_dropout_stateless
 from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
-from tfmlm.training.loss import count_slots, gather_masked_positions, sum_cross_entropy
+from tfmlm.training.loss import (
+    MaskedPositions,
+    count_slots,
+    gather_masked_positions,
+    sum_cross_entropy,
+    sum_in_top,
+)
 
 
 class MaskedLanguageModel(tf.keras.Model):
@@ -21,11 +29,19 @@ class MaskedLanguageModel(tf.keras.Model):
 
     Attributes:
         model: the Hugging Face model, which owns the weights.
+        trained_variables: those of its variables that are not frozen.
+        step: int64 [], batches trained on; the optimizer's own count leaves out steps that float16 skips.
     """
 
     def __init__(self, model: TFPreTrainedModel, config: Config) -> None:
         super().__init__()
         self.model = model
+        self.trained_variables = choose_trained(model.trainable_variables, config.model)
+        self.step = tf.Variable(
+            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        self._seed = config.run.seed
+        self._noise = make_dropout_stateless(model)
         # The step's figures are already those of the whole batch; Keras would add the replicas' up again.
         self.distribute_reduction_method = "first"
         self._num_micro_batches = config.train.gradient_accumulation_steps
@@ -38,15 +54,20 @@ class MaskedLanguageModel(tf.keras.Model):
             count_slots(num_tokens, highest_rate, masking.whole_word) if masked_only else num_tokens
         )
         # float64: a float32 sum over a large evaluation set loses the sixth digit of the perplexity.
-        self._loss_mean = tf.keras.metrics.Mean("loss", dtype=tf.float64)
+        self._means = {
+            name: tf.keras.metrics.Mean(name, dtype=tf.float64) for name in ("loss", "top_1", "top_5")
+        }
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         """Metrics that Keras resets before each evaluation."""
-        return [self._loss_mean]
+        return list(self._means.values())
 
     def compile(
-        self, optimizer: tf.keras.optimizers.legacy.Optimizer | None = None, jit_compile: bool = False
+        self,
+        optimizer: tf.keras.optimizers.legacy.Optimizer | None = None,
+        jit_compile: bool = False,
+        steps_per_execution: int = 1,
     ) -> None:
         """Takes the optimizer and makes its variables; call it inside the strategy's scope.
 
@@ -55,10 +76,13 @@ class MaskedLanguageModel(tf.keras.Model):
         if optimizer is None:
             super().compile(jit_compile=jit_compile)
             return
-        super().compile(optimizer=optimizer, jit_compile=jit_compile)
         # Left to the first step, the slots would be made inside a tf.function, which fails for two replicas,
         # and a checkpoint restored before that step would find no place for them. No public method does it.
-        optimizer._create_all_weights(self.model.trainable_variables)  # noqa: SLF001
+        optimizer._create_all_weights(self.trained_variables)  # noqa: SLF001
+        self._scales_loss = self.compute_dtype == "float16"
+        if self._scales_loss:
+            optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, steps_per_execution=steps_per_execution)
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """Logits [B, L, V] of `input_ids` and `attention_mask`."""
@@ -68,21 +92,27 @@ class MaskedLanguageModel(tf.keras.Model):
 
     def sum_loss(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Sum of the losses, number of tokens in it, and overflow of one micro-batch, each []."""
+        positions, logits = self._compute_logits(batch, training)
+        loss_sum = sum_cross_entropy(logits, positions.labels, positions.weights)
+        return loss_sum, tf.reduce_sum(positions.weights), positions.overflow
+
+    def _compute_logits(self, batch: Batch, training: bool) -> tuple[MaskedPositions, tf.Tensor]:
         positions = gather_masked_positions(batch["labels"], self._num_slots)
         logits = compute_logits_at(
             self.model, batch["input_ids"], batch["attention_mask"], positions.indices, training
         )
-        loss_sum = sum_cross_entropy(logits, positions.labels, positions.weights)
-        return loss_sum, tf.reduce_sum(positions.weights), positions.overflow
+        return positions, logits
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One optimizer step.
 
         Returns:
             `loss` float32 [], the token-weighted mean over the global batch; `masked_tokens` float32 [], its
-            weight; `overflow` int32 [], masked tokens that found no slot; `learning_rate` float32 [].
+            weight; `overflow` int32 [], masked tokens that found no slot; `learning_rate` float32 [];
+            `gradient_norm` float32 [], global and before clipping.
         """
         replicas = tf.distribute.get_replica_context()
+        self._begin_noise(replicas.replica_id_in_sync_group)
         micro_batches = self._split_batch(batch)
         weight = replicas.all_reduce("SUM", tf.add_n([self._count_kept(part) for part in micro_batches]))
         first, *others = [self._differentiate(part, weight) for part in micro_batches]
@@ -92,25 +122,41 @@ class MaskedLanguageModel(tf.keras.Model):
             loss, overflow = loss + more_loss, overflow + more_overflow
 
         gradients = replicas.all_reduce("SUM", gradients)
+        if self._scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        norm = tf.linalg.global_norm(gradients)
         if self._max_grad_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_grad_norm)
+            gradients, _ = tf.clip_by_global_norm(gradients, self._max_grad_norm, use_norm=norm)
         learning_rate = self.optimizer.learning_rate(self.optimizer.iterations)
         self.optimizer.apply_gradients(
-            zip(gradients, self.model.trainable_variables, strict=True),
-            experimental_aggregate_gradients=False,
+            zip(gradients, self.trained_variables, strict=True), experimental_aggregate_gradients=False
         )
+        self.step.assign_add(1)
         return {
             "loss": replicas.all_reduce("SUM", loss),
             "masked_tokens": weight,
             "overflow": replicas.all_reduce("SUM", overflow),
             "learning_rate": learning_rate,
+            "gradient_norm": norm,
         }
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """Adds one batch to the token-weighted mean loss."""
-        loss_sum, weight, _ = self.sum_loss(batch, training=False)
-        self._loss_mean.update_state(tf.math.divide_no_nan(loss_sum, weight), sample_weight=weight)
-        return {"loss": self._loss_mean.result()}
+        """Adds one batch to the token-weighted mean loss and accuracies."""
+        positions, logits = self._compute_logits(batch, training=False)
+        weight = tf.reduce_sum(positions.weights)
+        sums = {
+            "loss": sum_cross_entropy(logits, positions.labels, positions.weights),
+            "top_1": sum_in_top(logits, positions.labels, positions.weights, 1),
+            "top_5": sum_in_top(logits, positions.labels, positions.weights, 5),
+        }
+        for name, mean in self._means.items():
+            mean.update_state(tf.math.divide_no_nan(sums[name], weight), sample_weight=weight)
+        return {name: mean.result() for name, mean in self._means.items()}
+
+    def _begin_noise(self, replica: tf.Tensor) -> None:
+        """Dropout's noise of this step and replica."""
+        run_and_step = tf.stack([tf.constant(self._seed % 2**63, tf.int64), tf.identity(self.step)])
+        self._noise.begin(tf.random.fold_in(run_and_step, tf.cast(replica, tf.int64)))
 
     def _split_batch(self, batch: Batch) -> list[Batch]:
         """The micro-batches of a replica's batch; Python unrolls them, so the graph has no loop."""
@@ -125,7 +171,8 @@ class MaskedLanguageModel(tf.keras.Model):
         with tf.GradientTape() as tape:
             loss_sum, _, overflow = self.sum_loss(batch, training=True)
             loss = tf.math.divide_no_nan(loss_sum, weight)
-        gradients = tape.gradient(loss, self.model.trainable_variables, unconnected_gradients="zero")
+            scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
+        gradients = tape.gradient(scaled, self.trained_variables, unconnected_gradients="zero")
         # The tied embedding's gradient is dense through the head, so nothing is saved by keeping it sparse.
         return [tf.convert_to_tensor(gradient) for gradient in gradients], loss, overflow
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import transformers
 
 from tfmlm.config import OptimizerConfig
+from tfmlm.training.depth import scale_by_depth
 
 NOT_DECAYED = (r"(^|/)(bias|gamma|beta)(:\d+)?$",)
 """Whole last names of the variables that do not decay: biases, and layer normalization's scale and shift.
@@ -22,23 +25,45 @@ class AdamWeightDecay(transformers.AdamWeightDecay):
     The stock `get_config` forgets them, and after a reload biases and layer normalization decay.
     """
 
+    def __init__(self, *args: Any, rate_scales: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """As the stock one; `rate_scales` multiplies the learning rate of variables, by their names."""
+        super().__init__(*args, **kwargs)
+        self._rate_scales = rate_scales or {}
+
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
         config: dict[str, Any] = super().get_config()
         return config | {
             "include_in_weight_decay": self._include_in_weight_decay,
             "exclude_from_weight_decay": self._exclude_from_weight_decay,
+            "rate_scales": self._rate_scales,
         }
+
+    def _resource_apply_dense(
+        self, grad: tf.Tensor, var: tf.Variable, apply_state: dict[Any, Any] | None = None
+    ) -> tf.Operation:
+        scale = self._rate_scales.get(var.name, 1.0)
+        if scale != 1.0:
+            state = apply_state or {}
+            apply_state = {key: values | _scale_rates(values, scale) for key, values in state.items()}
+        return super()._resource_apply_dense(grad, var, apply_state)
+
+
+def _scale_rates(coefficients: dict[str, tf.Tensor], scale: float) -> dict[str, tf.Tensor]:
+    return {name: coefficients[name] * scale for name in ("lr_t", "lr") if name in coefficients}
 
 
 class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from zero, then linear decay to zero or a constant rate.
+    """Linear warm-up from zero, then decay to zero or a constant rate.
 
     `total_steps` is a variable, so that a time budget can move the end while training runs.
     """
 
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int, schedule: str) -> None:
+    def __init__(
+        self, peak: float, warmup_steps: int, total_steps: int, schedule: str, power: float = 1.0
+    ) -> None:
         self.peak = peak
+        self.power = power
         self.warmup_steps = warmup_steps
         self.schedule = schedule
         self.total_steps = tf.Variable(total_steps, dtype=tf.int64, trainable=False, name="total_steps")
@@ -50,26 +75,43 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
         warmup = tf.constant(self.warmup_steps, tf.float32)
         # The first update already moves: step 0 gets peak / warmup_steps, not 0.
         rising = tf.math.divide_no_nan(step + 1.0, warmup)
+        left = tf.clip_by_value((total - step) / tf.maximum(total - warmup, 1.0), 0.0, 1.0)
+        return self.peak * tf.where(step < warmup, rising, self._fall(left))
+
+    def _fall(self, left: tf.Tensor) -> tf.Tensor:
+        """Share of the peak when the share `left` of the steps after the warm-up is still to come."""
         if self.schedule == "constant":
-            falling = tf.constant(1.0)
-        else:
-            falling = (total - step) / tf.maximum(total - warmup, 1.0)
-        return self.peak * tf.where(step < warmup, rising, tf.clip_by_value(falling, 0.0, 1.0))
+            return tf.ones_like(left)
+        if self.schedule == "cosine":
+            return 0.5 - 0.5 * tf.cos(math.pi * left)
+        return left**self.power if self.schedule == "polynomial" else left
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
         return {
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,
-            "total_steps": int(self.total_steps),
+            "total_steps": int(self.total_steps.numpy()),
             "schedule": self.schedule,
+            "power": self.power,
         }
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> AdamWeightDecay:
-    """Builds the optimizer of a run; clipping is the training step's, which sees the global gradient."""
+def make_optimizer(
+    config: OptimizerConfig, total_steps: int, variables: Sequence[tf.Variable] = ()
+) -> AdamWeightDecay:
+    """Builds the optimizer of a run; clipping is the training step's, which sees the global gradient.
+
+    Args:
+        config: rates, decay and schedule.
+        total_steps: the schedule's end.
+        variables: all of the model's, whose names tell the layers for `optimizer.layer_decay`.
+    """
     return AdamWeightDecay(
-        learning_rate=WarmupDecay(config.learning_rate, config.warmup_steps, total_steps, config.schedule),
+        learning_rate=WarmupDecay(
+            config.learning_rate, config.warmup_steps, total_steps, config.schedule, config.polynomial_power
+        ),
         weight_decay_rate=config.weight_decay,
         exclude_from_weight_decay=list(NOT_DECAYED),
+        rate_scales=scale_by_depth(variables, config.layer_decay) if config.layer_decay != 1 else None,
     )

@@ -12,6 +12,7 @@ from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import PreparedData, prepare_data
+from tfmlm.errors import UserError
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import make_model, set_output_bias
@@ -49,6 +50,8 @@ def set_up(config: Config) -> Setup:
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
     """
+    strategy = make_strategy(config.distribute)
+    _check_length(strategy, config)
     tf.keras.utils.set_random_seed(config.run.seed)
     _LOGGER.info("reading %s", config.data.source)
     data = prepare_data(config)
@@ -61,7 +64,6 @@ def set_up(config: Config) -> Setup:
     collator = MaskingCollator(
         MaskableVocabulary.from_tokenizer(data.tokenizer), config.masking, config.run.seed
     )
-    strategy = make_strategy(config.distribute)
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
     total_steps = count_steps(config, data.train.num_blocks, blocks_per_step)
@@ -91,7 +93,11 @@ def _compile_model(
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
         model = MaskedLanguageModel(pretrained, config)
-        model.compile(make_optimizer(config.optimizer, total_steps), jit_compile=config.train.xla)
+        model.compile(
+            make_optimizer(config.optimizer, total_steps, pretrained.trainable_variables),
+            jit_compile=config.train.xla,
+            steps_per_execution=config.train.steps_per_execution,
+        )
     _LOGGER.info(
         "%s with %s parameters, %s on %d %s",
         pretrained.config.model_type,
@@ -101,6 +107,19 @@ def _compile_model(
         strategy.extended.worker_devices[0].split(":")[-2],
     )
     return model, notes
+
+
+def _check_length(strategy: tf.distribute.Strategy, config: Config) -> None:
+    """Checks that the last step can be known: a stream has no end, and workers have no common clock."""
+    if config.data.streaming and not config.train.max_steps:
+        raise UserError(
+            "train.max_steps is empty; set it, because data.streaming does not know how long the data is"
+        )
+    if strategy.extended._in_multi_worker_mode() and config.train.max_seconds:  # noqa: SLF001
+        raise UserError(
+            f"train.max_seconds is {config.train.max_seconds}, and several workers have no common clock; set "
+            "train.max_steps instead"
+        )
 
 
 def _count_blocks(blocks: Blocks) -> str:
@@ -113,7 +132,7 @@ def count_steps(config: Config, num_blocks: int | None, blocks_per_step: int) ->
     A stream, whose number of blocks is not known, is trained on for `train.max_steps`.
     """
     if num_blocks is None:
-        assert config.train.max_steps  # check_config
+        assert config.train.max_steps  # _check_length
         return config.train.max_steps
     steps = max(1, config.train.epochs * num_blocks // blocks_per_step)
     return min(steps, config.train.max_steps or steps)

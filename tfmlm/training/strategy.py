@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,23 +10,77 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.config import DistributeConfig
+from tfmlm.errors import UserError, WorkerLostError
+from tfmlm.training.cluster import Cluster, read_cluster
 
+_DEVICES = Path("/dev")
 _CPUINFO = Path("/proc/cpuinfo")
 _FAST_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags of x86 (the first two) and Arm (the last) with bfloat16 arithmetic."""
 
 
 def make_strategy(config: DistributeConfig) -> tf.distribute.Strategy:
-    """The strategy that `distribute.strategy` names; `auto` uses every GPU of this machine."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if config.strategy == "mirrored" or (config.strategy == "auto" and len(gpus) > 1):
-        return tf.distribute.MirroredStrategy([device.name for device in gpus or _list_cpus()])
-    return tf.distribute.OneDeviceStrategy((gpus or _list_cpus())[0].name)
+    """The strategy that `distribute.strategy` names; call it before anything is computed.
+
+    Raises:
+        UserError: there is no such device, or `TF_CONFIG` is wrong.
+    """
+    cluster = read_cluster()
+    choice = config.strategy if config.strategy != "auto" else _choose(cluster)
+    if choice == "multi_worker":
+        if "TF_CONFIG" not in os.environ:
+            raise UserError(
+                "distribute.strategy is multi_worker and TF_CONFIG is not set; see configs/launch/ for how"
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if choice == "tpu":
+        return _connect_tpu(config.tpu)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if choice == "mirrored":
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.OneDeviceStrategy(devices[0].name)
 
 
-def _list_cpus() -> list[tf.config.LogicalDevice]:
-    cpus: list[tf.config.LogicalDevice] = tf.config.list_logical_devices("CPU")
-    return cpus
+def _choose(cluster: Cluster) -> str:
+    if cluster.num_workers > 1:
+        return "multi_worker"
+    if os.environ.get("TPU_NAME") or _has_local_tpu():
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def _has_local_tpu() -> bool:
+    """Whether this is a TPU VM, which shows its chips as device files."""
+    return any(_DEVICES.glob("accel[0-9]*"))
+
+
+def _connect_tpu(name: str | None) -> tf.distribute.Strategy:
+    name = name or os.environ.get("TPU_NAME") or ("local" if _has_local_tpu() else None)
+    if name is None:
+        raise UserError(
+            "distribute.strategy is tpu and this machine has none; set distribute.tpu or TPU_NAME to its name"
+        )
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        raise UserError(f"TPU {name!r} does not answer: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def explained_worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turns the error of a collective operation whose partner is gone into one line."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if not strategy.extended._in_multi_worker_mode():  # noqa: SLF001
+            raise
+        raise WorkerLostError(
+            "another worker of this run is gone; start all of them again to go on from the last checkpoint"
+        ) from error
 
 
 def choose_precision(requested: str) -> tuple[str, list[str]]:
@@ -33,7 +88,12 @@ def choose_precision(requested: str) -> tuple[str, list[str]]:
 
     bfloat16 on a processor without bfloat16 arithmetic is emulated and several times slower than float32.
     """
-    if requested != "bfloat16" or tf.config.list_logical_devices("GPU") or has_fast_bfloat16():
+    if (
+        requested != "bfloat16"
+        or tf.config.list_logical_devices("TPU")
+        or tf.config.list_logical_devices("GPU")
+        or has_fast_bfloat16()
+    ):
         return requested, []
     return "float32", ["this processor has no fast bfloat16, so float32 was used"]
 
@@ -47,7 +107,7 @@ def has_fast_bfloat16() -> bool:
 def precision_policy(precision: str) -> Iterator[None]:
     """Layers made inside compute in `precision`; their variables are float32 under either policy."""
     policy = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    tf.keras.mixed_precision.set_global_policy(precision if precision == "float32" else f"mixed_{precision}")
     try:
         yield
     finally:

@@ -12,15 +12,16 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.config import Config
 from tfmlm.config_loading import dump_config
-from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
-from tfmlm.training.callbacks import ProgressBar, RunLog, make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
+from tfmlm.training.fit import fit
 from tfmlm.training.plots import plot_metrics
-from tfmlm.training.setup import Setup, set_up
+from tfmlm.training.run_log import RunLog
+from tfmlm.training.setup import set_up
+from tfmlm.training.strategy import explained_worker_loss
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -48,45 +49,39 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
+        PreemptedError: the process was told to end; its work is saved.
+        WorkerLostError: another worker of the run is gone.
     """
     setup = set_up(config)
-    with explained_errors(setup.data):
-        return _fit_and_save(config, folder, setup)
+    with explained_errors(setup.data), explained_worker_loss(setup.model.distribute_strategy):
+        before = evaluate(setup.model, setup.validation)
+        _LOGGER.info("perplexity before training: %.2f", before.perplexity)
 
-
-def _fit_and_save(config: Config, folder: RunFolder, setup: Setup) -> TrainedModel:
-    before = evaluate(setup.model, setup.validation)
-    _LOGGER.info("perplexity before training: %.2f", before.perplexity)
-
-    checkpoint = TrainingCheckpoint(setup.model, folder.checkpoints_dir)
-    first_step = checkpoint.restore()
-    if first_step:
-        _LOGGER.info("going on from step %d", first_step)
-    log = RunLog(
-        folder.logs_dir,
-        first_step,
-        float(checkpoint.seconds),
-        setup.blocks_per_step * config.data.block_size,
-    )
-    if first_step < setup.total_steps:
-        batches = make_training_batches(
-            setup.data.train,
-            setup.collator,
-            config.run.seed,
-            first_step,
-            setup.total_steps,
-            setup.blocks_per_step,
+        is_writer = folder.chief_path is None
+        checkpoint = TrainingCheckpoint(
+            setup.model, folder.checkpoints_dir, config.train.kept_checkpoints, is_writer
         )
-        callbacks = make_callbacks(config, setup.model, checkpoint, log)
-        bar = ProgressBar(setup.model.optimizer.learning_rate, log)
-        with closing(log), closing(bar):
-            setup.model.fit(batches, callbacks=[*callbacks, bar], verbose=0)
+        first_step = checkpoint.restore()
+        if first_step:
+            _LOGGER.info("going on from step %d", first_step)
+        tokens_per_step = setup.blocks_per_step * config.data.block_size
+        log = RunLog(folder.logs_dir, first_step, float(checkpoint.seconds), tokens_per_step)
+        with closing(log):
+            if first_step == 0:
+                log.add_evaluation(before)
+            is_over = checkpoint.is_stale(config.train.early_stopping_patience)
+            if first_step < setup.total_steps and not is_over:
+                fit(config, setup, checkpoint, log)
+            after = evaluate(setup.model, setup.validation)
+            log.add_evaluation(after)
+        notes = setup.notes + _describe_overflow(log)
+        if config.train.keep == "best" and after.loss > float(checkpoint.best_loss):
+            notes.append(f"the weights are those of step {checkpoint.restore_best()}, the best")
+            after = evaluate(setup.model, setup.validation)
 
-    after = evaluate(setup.model, setup.validation)
-    save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
-    plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
-    notes = setup.notes + _describe_overflow(log)
-    return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes)
+        save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
+        plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
+        return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes)
 
 
 def save_model(

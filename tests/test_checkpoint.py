@@ -1,0 +1,154 @@
+"""Checkpoints: whole or not there, the newest and the best kept, a damaged one passed over."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
+
+from tests.tiny import without_dropout
+from tfmlm.config import Config, OptimizerConfig
+from tfmlm.errors import UserError
+from tfmlm.training.checkpoint import TrainingCheckpoint
+from tfmlm.training.masked_lm import MaskedLanguageModel
+from tfmlm.training.optimizer import make_optimizer
+
+
+def make_model(seed: int = 0) -> MaskedLanguageModel:
+    tf.keras.utils.set_random_seed(seed)
+    pretrained = TFAutoModelForMaskedLM.from_config(
+        CONFIG_MAPPING["bert"](vocab_size=50, **without_dropout("bert"))
+    )
+    pretrained(pretrained.dummy_inputs)
+    model = MaskedLanguageModel(pretrained, Config())
+    model.compile(make_optimizer(OptimizerConfig(), 10))
+    return model
+
+
+def train_to(model: MaskedLanguageModel, step: int) -> None:
+    """Changes everything that a checkpoint must hold."""
+    for variable in [*model.model.variables, *model.optimizer.variables()]:
+        variable.assign(tf.cast(tf.fill(variable.shape, step), variable.dtype))
+    model.step.assign(step)
+
+
+def first_weight(model: MaskedLanguageModel) -> float:
+    return float(tf.reshape(model.model.variables[0], [-1])[0])
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder with checkpoints of the steps 1 to 3."""
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path / "checkpoints", num_kept=3)
+    for step in (1, 2, 3):
+        train_to(model, step)
+        checkpoint.save(seconds=10.0 * step)
+    return tmp_path / "checkpoints"
+
+
+def test_everything_comes_back(trained: Path) -> None:
+    model = make_model(seed=1)
+    checkpoint = TrainingCheckpoint(model, trained)
+    assert checkpoint.restore() == 3
+    assert float(checkpoint.seconds) == 30.0
+    for variable in [*model.model.variables, *model.optimizer.variables()]:
+        np.testing.assert_array_equal(variable, np.full(variable.shape, 3), err_msg=variable.name)
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=2)
+    for step in (1, 2, 10):
+        train_to(model, step)
+        checkpoint.save(0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
+    assert checkpoint.newest == tmp_path / "step-00000010"
+
+
+def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=1)
+    for step, loss in ((1, 5.0), (2, 4.0), (3, None)):
+        train_to(model, step)
+        if loss is not None:
+            checkpoint.save_best(loss)
+        checkpoint.save(0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-00000002", "step-00000003"]
+    again = make_model(seed=1)
+    resumed = TrainingCheckpoint(again, tmp_path)
+    assert resumed.restore() == 3
+    assert float(resumed.best_loss) == 4.0
+    assert resumed.restore_best() == 2
+    assert first_weight(again) == 2.0
+
+
+def flip(path: Path) -> None:
+    data = bytearray((path / "state.data-00000-of-00001").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "state.data-00000-of-00001").write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    data = (path / "state.data-00000-of-00001").read_bytes()
+    (path / "state.data-00000-of-00001").write_bytes(data[: len(data) // 2])
+
+
+def cut_index(path: Path) -> None:
+    (path / "state.index").write_bytes((path / "state.index").read_bytes()[:100])
+
+
+def remove_data(path: Path) -> None:
+    (path / "state.data-00000-of-00001").unlink()
+
+
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+DAMAGES = [flip, cut, cut_index, remove_data, empty]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_passed_over_with_a_warning(
+    damage: Callable[[Path], None], trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(trained / "step-00000003")
+    model = make_model(seed=1)
+    with caplog.at_level(logging.WARNING, "tfmlm"):
+        assert TrainingCheckpoint(model, trained).restore() == 2
+    assert first_weight(model) == 2.0
+    (warning,) = caplog.messages
+    assert "step-00000003 is damaged and passed over" in warning
+
+
+def test_if_none_can_be_read_the_run_does_not_start_anew_by_itself(trained: Path) -> None:
+    for path in trained.iterdir():
+        flip(path)
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read; remove the folder"):
+        TrainingCheckpoint(make_model(), trained).restore()
+
+
+def test_an_unfinished_one_counts_for_nothing_and_is_cleared_away(trained: Path) -> None:
+    (trained / "step-00000003").rename(trained / ".step-00000004.123")
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, trained)
+    assert checkpoint.restore() == 2
+    checkpoint.save(0.0)
+    assert not list(trained.glob(".*"))
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
+    before = sorted(path.name for path in trained.iterdir())
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, trained, num_kept=1, is_writer=False)
+    assert checkpoint.restore() == 3
+    train_to(model, 9)
+    checkpoint.save(0.0)
+    checkpoint.save_best(1.0)
+    assert sorted(path.name for path in trained.iterdir()) == before

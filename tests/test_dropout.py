@@ -1,0 +1,74 @@
+"""Dropout is a function of (seed, step, replica, call), and drops what it should."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
+
+from tests.tiny import TINY_CONFIGS
+from tfmlm.training.dropout import StatelessNoise, make_dropout_stateless
+
+
+def drop(rate: float, seed: tuple[int, int] = (1, 2), size: int = 1_000_001, calls: int = 1) -> np.ndarray:
+    noise = StatelessNoise()
+    noise.begin(tf.constant(seed, tf.int64))
+    for _ in range(calls):
+        dropped = noise.dropout(tf.ones([size]), rate)
+    return dropped.numpy()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_drops_its_share_and_scales_the_rest(rate: float) -> None:
+    values = drop(rate)
+    kept = values[values != 0]
+    np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=1e-4)
+    assert stats.binomtest(len(values) - len(kept), len(values), rate).pvalue > 1e-4
+
+
+def test_a_rate_of_zero_drops_nothing() -> None:
+    np.testing.assert_array_equal(drop(0.0), 1.0)
+
+
+def test_neighbours_are_independent() -> None:
+    """Two values share a random word."""
+    is_dropped = (drop(0.5, size=1_000_000) == 0).reshape(-1, 2)
+    table = [[np.sum((is_dropped == (a, b)).all(axis=1)) for b in (False, True)] for a in (False, True)]
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+
+
+def test_the_same_seed_and_call_give_the_same_noise_and_others_do_not() -> None:
+    first = drop(0.5, size=1000)
+    np.testing.assert_array_equal(first, drop(0.5, size=1000))
+    for other in (drop(0.5, (1, 3), 1000), drop(0.5, (2, 2), 1000), drop(0.5, size=1000, calls=2)):
+        assert 400 < np.sum((first == 0) != (other == 0)) < 600
+
+
+def test_gradients_pass_where_values_do() -> None:
+    noise = StatelessNoise()
+    noise.begin(tf.constant([1, 2], tf.int64))
+    inputs = tf.ones([64, 8])
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        dropped = noise.dropout(inputs, 0.3)
+    np.testing.assert_array_equal(tape.gradient(dropped, inputs), dropped)
+
+
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+def test_every_dropout_of_a_model_draws_from_it(model_type: str) -> None:
+    model = TFAutoModelForMaskedLM.from_config(
+        # ALBERT has none by itself.
+        CONFIG_MAPPING[model_type](vocab_size=50, hidden_dropout_prob=0.1, **TINY_CONFIGS[model_type])
+    )
+    token_ids = tf.fill([4, 16], 7)
+    model(token_ids)
+    noise = make_dropout_stateless(model)
+
+    def run(step: int) -> np.ndarray:
+        noise.begin(tf.constant([0, step], tf.int64))
+        return model(token_ids, training=True).logits.numpy()
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert (run(1) != run(2)).any()
+    # Stock noise anywhere would differ between two calls; and with none at all, training would equal this.
+    assert (run(1) != model(token_ids, training=False).logits.numpy()).any()

@@ -1,0 +1,82 @@
+"""A tiny run as a configuration file and as processes, for tests that end processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from tests.tiny import TINY_CONFIGS, without_dropout
+from tfmlm.config import (
+    Config,
+    DataConfig,
+    ExportConfig,
+    ModelConfig,
+    RunConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from tfmlm.config_loading import dump_config
+
+
+def make_config(folder: Path, text_file: Path, dropout: bool = False, **train: object) -> Config:
+    """A run of a tiny BERT in `folder`/run."""
+    fields = TINY_CONFIGS["bert"] if dropout else without_dropout("bert")
+    defaults = {"max_steps": 8, "per_replica_batch_size": 4, "checkpoint_every_steps": 3}
+    return Config(
+        run=RunConfig(output_dir=str(folder / "run")),
+        data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
+        tokenizer=TokenizerConfig(train_vocab_size=200),
+        model=ModelConfig(config={"model_type": "bert"} | fields),
+        train=TrainConfig(**defaults | train),
+        export=ExportConfig(enabled=False),
+    )
+
+
+def in_folder(config: Config, folder: Path) -> Config:
+    return replace(config, run=replace(config.run, output_dir=str(folder)))
+
+
+def start(config: Config, path: Path, **environment: str) -> subprocess.Popen[str]:
+    """`tfmlm train` as a process; the configuration is written to `path`."""
+    path.write_text(dump_config(config))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfmlm", "train", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def name_workers(num_workers: int) -> list[dict[str, str]]:
+    """`TF_CONFIG` of each worker, on free ports of this machine."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(num_workers)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return [
+        {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+            )
+        }
+        for number in range(num_workers)
+    ]
+
+
+def read_weights(run_dir: Path) -> dict[str, NDArray[np.float32]]:
+    return load_file(run_dir / "model" / "model.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    mine, other = read_weights(first), read_weights(second)
+    assert mine.keys() == other.keys()
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)

@@ -1,0 +1,66 @@
+"""Evaluations during training: when, which weights are the best, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfmlm.config import TrainConfig
+from tfmlm.training.checkpoint import TrainingCheckpoint
+from tfmlm.training.evaluate import Evaluation
+from tfmlm.training.run_log import RunLog
+
+
+class EvaluateAndChoose(tf.keras.callbacks.Callback):
+    """Evaluates at the chosen steps, keeps the best weights, and stops when nothing gets better."""
+
+    def __init__(
+        self,
+        evaluate: Callable[[], Evaluation],
+        is_due: Callable[[int, int], bool],
+        checkpoint: TrainingCheckpoint,
+        log: RunLog,
+        patience: int | None,
+    ) -> None:
+        super().__init__()
+        self._evaluate = evaluate
+        self._is_due = is_due
+        self._checkpoint = checkpoint
+        self._log = log
+        self._patience = patience
+        self._last_step = log.step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Evaluates when the step is due; the time of it is not training's."""
+        is_due = self._is_due(self._last_step, self._log.step)
+        self._last_step = self._log.step
+        if not is_due:
+            return
+        evaluation = self._evaluate()
+        self._log.add_evaluation(evaluation)
+        if evaluation.loss < float(self._checkpoint.best_loss):
+            self._checkpoint.stale_evaluations.assign(0)
+            self._checkpoint.save_best(evaluation.loss)
+        else:
+            self._checkpoint.stale_evaluations.assign_add(1)
+        if self._checkpoint.is_stale(self._patience):
+            self.model.stop_training = True
+        self._log.restart_clock()
+
+
+def make_evaluation_schedule(
+    train: TrainConfig, num_blocks: int | None, blocks_per_step: int
+) -> Callable[[int, int], bool]:
+    """Whether an evaluation is due, given the last step that was looked at and the present one."""
+    every_steps = train.evaluate_every_steps
+
+    def is_due(last: int, step: int) -> bool:
+        at_step = every_steps is not None and step // every_steps > last // every_steps
+        if not train.evaluate_each_epoch or not num_blocks:
+            return at_step
+        epochs, last_epochs = (number * blocks_per_step // num_blocks for number in (step, last))
+        return at_step or epochs > last_epochs
+
+    return is_due

@@ -1,0 +1,112 @@
+"""The log of a run: one row a step, and one an evaluation, in `metrics.csv` and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tensorflow as tf
+
+from tfmlm.run_folder import write_atomically
+from tfmlm.training.evaluate import Evaluation
+
+_FIELDS = (
+    "step",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "masked_tokens",
+    "overflow",
+    "tokens_per_second",
+    "seconds",
+    "eval_loss",
+    "eval_perplexity",
+    "eval_top_1",
+    "eval_top_5",
+)
+
+
+class RunLog(tf.keras.callbacks.Callback):
+    """Writes the rows, and keeps the steps' times.
+
+    Attributes:
+        step: the last finished step.
+        seconds: wall-clock seconds of training, resumed parts included and evaluations left out.
+        step_seconds: seconds of each step of this process but the first, which traces the graph.
+        overflow: masked tokens that found no slot.
+    """
+
+    def __init__(self, logs_dir: Path, first_step: int, seconds: float, tokens_per_step: int) -> None:
+        super().__init__()
+        self.step = self._first_step = first_step
+        self.seconds = seconds
+        self.step_seconds: list[float] = []
+        self.overflow = 0
+        self.tokens_per_step = tokens_per_step
+        logs_dir.mkdir(parents=True, exist_ok=True)
+        _cut_after(logs_dir / "metrics.csv", first_step)
+        # Line by line, so that a killed run leaves every finished row.
+        self._file = (logs_dir / "metrics.csv").open("a", newline="", buffering=1)
+        self._csv = csv.DictWriter(self._file, _FIELDS)
+        self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last step out."""
+        self._last_time = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the step's row; of several steps in one execution, the last one's."""
+        now = time.perf_counter()
+        elapsed, self._last_time = now - self._last_time, now
+        num_steps = self._first_step + batch + 1 - self.step
+        is_first = self.step == self._first_step
+        self.step += num_steps
+        self.seconds += elapsed
+        if not is_first:
+            self.step_seconds.append(elapsed / num_steps)
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.overflow += int(row["overflow"])
+        row["tokens_per_second"] = self.tokens_per_step * num_steps / elapsed
+        self._write(row)
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Adds a row of what an evaluation after the last step found."""
+        figures = evaluation._asdict() | {"perplexity": evaluation.perplexity}
+        self._write({f"eval_{name}": figure for name, figure in figures.items()})
+
+    def _write(self, row: dict[str, float]) -> None:
+        self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
+        with self._tensorboard.as_default(step=self.step):
+            for name, value in row.items():
+                tf.summary.scalar(name, value)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._tensorboard.close()
+
+    @property
+    def step_seconds_median(self) -> float:
+        """Median seconds of a step; of the only one, tracing included, in a run of one step."""
+        return median(self.step_seconds) if self.step_seconds else self.seconds
+
+
+def _cut_after(path: Path, last_step: int) -> None:
+    """Begins the file, or takes from it what an interrupted run wrote after the checkpoint."""
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row[_FIELDS[-1]] is not None]  # None: cut short
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _FIELDS)
+    writer.writeheader()
+    writer.writerows(row for row in rows if int(row["step"]) <= last_step)
+    write_atomically(path, text.getvalue())
