@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 
 from tests.test_heads import make_tiny
-from tests.tiny import without_dropout
+from tests.tiny import TINY_CONFIGS, without_dropout
 from tfmlm.config import Config, DataConfig, DistributeConfig, OptimizerConfig, TrainConfig
 from tfmlm.data.pipeline import Batch
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
-from tfmlm.training.strategy import make_strategy
+from tfmlm.training.strategy import make_strategy, precision_policy
 
 NUM_STEPS = 20
 GLOBAL_BATCH_SIZE = 8
@@ -142,3 +142,36 @@ def test_bfloat16_keeps_float32_weights() -> None:
     assert np.isfinite(logs["loss"])
     assert {weight.dtype for weight in model.model.weights} == {tf.float32}
     assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_float16_scales_the_loss_and_skips_what_overflows() -> None:
+    tf.keras.utils.set_random_seed(0)
+    with precision_policy("float16"):
+        model = MaskedLanguageModel(make_tiny("bert", **without_dropout("bert")), CONFIG)
+    model.compile(make_optimizer(CONFIG.optimizer, NUM_STEPS))
+    assert float(model.optimizer.loss_scale) > 1
+    before = model.model.get_weights()
+    losses: list[float] = []
+    keep_loss = tf.keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: losses.append(float(logs["loss"]))
+    )
+    model.fit(make_batches(NUM_STEPS), callbacks=[keep_loss], verbose=0)
+    assert np.isfinite(losses).all()
+    assert int(model.step) == NUM_STEPS
+    assert all(variable.dtype == tf.float32 for variable in model.trained_variables)
+    moved = [(a != b).any() for a, b in zip(before, model.model.get_weights(), strict=True)]
+    assert any(moved)
+
+
+def test_several_steps_in_one_execution_are_the_same_steps() -> None:
+    def fit_weights(steps_per_execution: int) -> list[np.ndarray]:
+        tf.keras.utils.set_random_seed(0)
+        model = MaskedLanguageModel(make_tiny("bert", **TINY_CONFIGS["bert"]), CONFIG)
+        model.compile(make_optimizer(CONFIG.optimizer, 8), steps_per_execution=steps_per_execution)
+        model.fit(make_batches(8), steps_per_epoch=8, verbose=0)
+        assert int(model.step) == 8
+        return model.model.get_weights()
+
+    for one, four in zip(fit_weights(1), fit_weights(4), strict=True):
+        # Rounding differs a little, because TensorFlow optimizes the two graphs differently.
+        np.testing.assert_allclose(one, four, atol=1e-6)

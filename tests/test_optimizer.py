@@ -72,3 +72,21 @@ def test_schedule_comes_back_from_its_configuration() -> None:
     schedule = WarmupDecay(peak=1.0, warmup_steps=2, total_steps=10, schedule="linear")
     again = WarmupDecay.from_config(schedule.get_config())
     assert float(again(tf.constant(7))) == float(schedule(tf.constant(7)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [1.0, 0.75, 0.5, 0.25, 0.0]),
+        ("cosine", [1.0, 0.853553, 0.5, 0.146447, 0.0]),
+        ("polynomial", [1.0, 0.421875, 0.125, 0.015625, 0.0]),
+        ("constant", [1.0] * 5),
+    ],
+)
+def test_every_decay_follows_its_formula(schedule: str, expected: list[float]) -> None:
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, schedule=schedule, polynomial_power=3.0)
+    rate = make_optimizer(config, 12).learning_rate
+    rising = [float(rate(tf.constant(step))) for step in range(4)]
+    falling = [float(rate(tf.constant(step))) for step in range(4, 13, 2)]
+    np.testing.assert_allclose(rising, [0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(falling, expected, atol=1e-6)
