@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +24,7 @@ from tfmlm.training.loss import count_slots
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import make_model
 from tfmlm.training.optimizer import make_optimizer
-from tfmlm.training.strategy import make_strategy
+from tfmlm.training.strategy import make_strategy, precision_policy
 
 
 class StepClock(tf.keras.callbacks.Callback):
@@ -47,13 +48,13 @@ class StepClock(tf.keras.callbacks.Callback):
 
 
 def time_steps(side: str, folder: Path, size: Size) -> TimedSteps:
-    """Trains one side, `ours` or `recipe`, for a few steps."""
+    """Trains one side, `ours`, `recipe` or `bfloat16` (ours too), for a few steps."""
     quieten_libraries()
     material = open_material(folder, size)
     clock = StepClock()
     model = _FIT[side](material, size, 1 + size.timed_steps, clock)
     num_tokens = size.tokens_per_step
-    num_logits = count_slots(num_tokens, material.config.masking.rate) if side == "ours" else num_tokens
+    num_logits = count_slots(num_tokens, material.config.masking.rate) if side != "recipe" else num_tokens
     flops = count_step_flops(model.config, num_tokens, size.block_size, num_logits)
     peak = peak_gib()  # before the products below add to it
     width, inner = model.config.hidden_size, model.config.intermediate_size
@@ -84,10 +85,12 @@ def measure_perplexity(model: TFPreTrainedModel, material: Material, size: Size)
     return evaluate(evaluated, batches).perplexity
 
 
-def fit_ours(material: Material, size: Size, num_steps: int, clock: StepClock) -> TFPreTrainedModel:
+def fit_ours(
+    material: Material, size: Size, num_steps: int, clock: StepClock, precision: str = "float32"
+) -> TFPreTrainedModel:
     """Trains as `tfmlm train` does."""
     tf.keras.utils.set_random_seed(0)
-    with make_strategy(material.config.distribute).scope():
+    with make_strategy(material.config.distribute).scope(), precision_policy(precision):
         pretrained, _ = make_model(material.config, material.tokenizer)
         model = MaskedLanguageModel(pretrained, material.config)
         model.compile(make_optimizer(material.config.optimizer, num_steps))
@@ -117,7 +120,7 @@ def fit_recipe(material: Material, size: Size, num_steps: int, clock: StepClock)
     )
 
 
-_FIT = {"ours": fit_ours, "recipe": fit_recipe}
+_FIT = {"ours": fit_ours, "recipe": fit_recipe, "bfloat16": partial(fit_ours, precision="bfloat16")}
 
 
 def _make_collator(material: Material) -> MaskingCollator:
