@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint bench clean
+.PHONY: help install train test faults lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -18,6 +18,9 @@ train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and expor
 
 test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests; ARGS="-k masking" runs some
 	$(BIN)/pytest $(ARGS)
+
+faults: .venv/.installed-dev ## kill runs at 20 random moments, fill a disk, lose a worker
+	TFMLM_KILLS=20 $(BIN)/pytest -n 0 tests/test_kill.py tests/test_multi_worker.py
 
 lint: .venv/.installed-dev ## check style, format and types
 	$(BIN)/ruff check .

@@ -102,7 +102,15 @@ class RunFolder:
 
     def read_result(self) -> Result | None:
         """The result of a finished run, or None."""
-        return Result(**json.loads(self.result_file.read_text())) if self.result_file.exists() else None
+        if not self.result_file.exists():
+            return None
+        try:
+            return Result(**json.loads(self.result_file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{str(self.result_file)!r} cannot be read, or another version of tfmlm wrote it ({error}); "
+                "choose another run.name or remove the folder"
+            ) from error
 
     def write_result(self, result: Result) -> None:
         """Marks the run as finished."""
