@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def chief_logs_dir(self) -> Path:
+        """The chief's logs, which all workers may read."""
+        return (self.chief_path or self.path) / "logs"
+
+    @property
     def plots_dir(self) -> Path:
         """Plots of the training curve."""
         return self.path / "plots"

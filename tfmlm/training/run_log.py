@@ -99,6 +99,18 @@ class RunLog(tf.keras.callbacks.Callback):
         return median(self.step_seconds) if self.step_seconds else self.seconds
 
 
+def read_initial_evaluation(logs_dir: Path) -> Evaluation | None:
+    """What the evaluation before the first step found, if a run that is resumed has written it."""
+    path = logs_dir / "metrics.csv"
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        row = next((row for row in csv.DictReader(file) if row["step"] == "0" and row[_FIELDS[-1]]), None)
+    if row is None:
+        return None
+    return Evaluation(**{name: float(row[f"eval_{name}"]) for name in Evaluation._fields})
+
+
 def _cut_after(path: Path, last_step: int) -> None:
     """Begins the file, or takes from it what an interrupted run wrote after the checkpoint."""
     rows = []

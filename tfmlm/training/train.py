@@ -19,7 +19,7 @@ from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.fit import fit
 from tfmlm.training.plots import plot_metrics
-from tfmlm.training.run_log import RunLog
+from tfmlm.training.run_log import RunLog, read_initial_evaluation
 from tfmlm.training.setup import set_up
 from tfmlm.training.strategy import explained_worker_loss
 
@@ -54,13 +54,15 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
     """
     setup = set_up(config)
     with explained_errors(setup.data), explained_worker_loss(setup.model.distribute_strategy):
-        before = evaluate(setup.model, setup.validation)
-        _LOGGER.info("perplexity before training: %.2f", before.perplexity)
-
         is_writer = folder.chief_path is None
         checkpoint = TrainingCheckpoint(
             setup.model, folder.checkpoints_dir, config.train.kept_checkpoints, is_writer
         )
+        # Only the log that belongs to a checkpoint is of this configuration.
+        before = read_initial_evaluation(folder.chief_logs_dir) if checkpoint.newest else None
+        before = before or evaluate(setup.model, setup.validation)
+        _LOGGER.info("perplexity before training: %.2f", before.perplexity)
+
         first_step = checkpoint.restore()
         if first_step:
             _LOGGER.info("going on from step %d", first_step)
