@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from transformers import TFAutoModelForMaskedLM
 
 from tests.tiny import TINY_CONFIGS
+from tests.tiny_run import PowerCutError, cut_after
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -26,8 +26,6 @@ from tfmlm.config import (
 from tfmlm.config_loading import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
-from tfmlm.training import fit as fit_module
-from tfmlm.training.callbacks import make_callbacks
 
 
 @pytest.fixture
@@ -40,21 +38,6 @@ def config(tmp_path: Path, text_file: Path) -> Config:
         train=TrainConfig(max_steps=7, per_replica_batch_size=4, checkpoint_every_steps=3),
         export=ExportConfig(enabled=False),
     )
-
-
-class PowerCutError(Exception):
-    """Stands for the end of the process."""
-
-
-def cut_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(batch: int, logs: object) -> None:
-        if batch + 1 == step:
-            raise PowerCutError
-
-    def make(*arguments: object) -> list[tf.keras.callbacks.Callback]:
-        return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
-
-    monkeypatch.setattr(fit_module, "make_callbacks", make)
 
 
 def read_weights(folder: str) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
+from tests.tiny_run import PowerCutError, cut_after
 from tfmlm.cli import main
 from tfmlm.config import Config, DataConfig, MaskingConfig, ModelConfig, TokenizerConfig, TrainConfig
 from tfmlm.config_loading import load_config
@@ -29,8 +30,6 @@ from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
 from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
-from tfmlm.training import fit as fit_module
-from tfmlm.training.callbacks import make_callbacks
 from tfmlm.training.setup import set_up
 
 ROOT = Path(__file__).parent.parent
@@ -332,21 +331,6 @@ export: {{enabled: false}}
 def read_losses(run_dir: Path) -> list[tuple[str, str]]:
     with (run_dir / "logs" / "metrics.csv").open() as file:
         return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-
-
-class PowerCutError(Exception):
-    """Stands for the end of the process."""
-
-
-def cut_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(batch: int, logs: object) -> None:
-        if batch + 1 == step:
-            raise PowerCutError
-
-    def make(*arguments: object) -> list[tf.keras.callbacks.Callback]:
-        return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
-
-    monkeypatch.setattr(fit_module, "make_callbacks", make)
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -23,6 +25,8 @@ from tfmlm.config import (
     TrainConfig,
 )
 from tfmlm.config_loading import dump_config
+from tfmlm.training import fit as fit_module
+from tfmlm.training.callbacks import make_callbacks
 
 
 def make_config(folder: Path, text_file: Path, dropout: bool = False, **train: object) -> Config:
@@ -80,3 +84,18 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert mine.keys() == other.keys()
     for name, values in mine.items():
         np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+class PowerCutError(Exception):
+    """Stands for the end of the process."""
+
+
+def cut_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(batch: int, logs: object) -> None:
+        if batch + 1 == step:
+            raise PowerCutError
+
+    def make(*arguments: object) -> list[tf.keras.callbacks.Callback]:
+        return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
+
+    monkeypatch.setattr(fit_module, "make_callbacks", make)

@@ -11,3 +11,8 @@ class PreemptedError(Exception):
 
 class WorkerLostError(Exception):
     """Another worker of the same run is gone, and this one cannot go on alone."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -19,7 +19,14 @@ from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.rows import BadRow
 from tfmlm.data.sharded_blocks import ShardedBlocks
-from tfmlm.data.shards import Manifest, fingerprint_tokenizer, is_shard_folder, open_tokenizer, read_manifest
+from tfmlm.data.shards import (
+    SPLITS,
+    Manifest,
+    fingerprint_tokenizer,
+    is_shard_folder,
+    open_tokenizer,
+    read_manifest,
+)
 from tfmlm.data.splitting import Texts, load_texts
 from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
@@ -175,9 +182,7 @@ def _open_shards(config: Config) -> PreparedData:
         )
     tokenizer = open_tokenizer(folder, manifest)
     _check_tokenizer_is_the_same(config, manifest)
-    train, validation = (
-        ShardedBlocks.of_split(folder, manifest, split, with_words) for split in ("train", "validation")
-    )
+    train, validation = (ShardedBlocks.of_split(folder, manifest, split, with_words) for split in SPLITS)
     return PreparedData(tokenizer, train, validation, {row.file: row for row in manifest.bad_rows})
 
 

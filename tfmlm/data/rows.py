@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from tfmlm.config import DataConfig
 from tfmlm.data.columns import NoColumnError, NoTextError, join_columns, split_column_names
+from tfmlm.errors import first_line
 
 _BATCH_ROWS = 1000
 
@@ -83,7 +84,7 @@ def find_bad_row(files: list[str], data: DataConfig) -> BadRow | None:
 def _describe(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "the compressed file ends in the middle"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _bad(reason: str, is_whole: bool = False) -> BadRow:

@@ -24,7 +24,7 @@ from tfmlm.config import FILE_SOURCES
 from tfmlm.data.packing import Columns
 from tfmlm.data.rows import BadRow
 from tfmlm.data.tokenizers import load_tokenizer
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
@@ -171,7 +171,7 @@ def _read_fields(folder: str) -> Any:
             f"{folder!r} holds no {MANIFEST_NAME}: `tfmlm prepare` has not finished there; run it again"
         ) from None
     except (tf.errors.OpError, ValueError, RecursionError) as error:
-        raise UserError(f"{path!r} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path!r} cannot be read: {first_line(error)}") from error
 
 
 def _parse_manifest(fields: Any, path: str) -> Manifest:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class TrainingCheckpoint:
             try:
                 self._state.read(str(path / _STATE)).assert_existing_objects_matched()
             except _DAMAGES as error:
-                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, _first_line(error))
+                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
             else:
                 return int(self._model.step.numpy())
         if paths:
@@ -123,7 +123,7 @@ class TrainingCheckpoint:
             shutil.rmtree(unfinished, ignore_errors=True)
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
-                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {_first_line(error)}{kept}; "
+                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {first_line(error)}{kept}; "
                 "make room, and the same command goes on from there"
             ) from error
 
@@ -131,7 +131,3 @@ class TrainingCheckpoint:
         if self._is_writer:
             for path in paths:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

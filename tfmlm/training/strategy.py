@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.config import DistributeConfig
-from tfmlm.errors import UserError, WorkerLostError
+from tfmlm.errors import UserError, WorkerLostError, first_line
 from tfmlm.training.cluster import Cluster, read_cluster
 
 _DEVICES = Path("/dev")
@@ -67,7 +67,7 @@ def _connect_tpu(name: str | None) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        raise UserError(f"TPU {name!r} does not answer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"TPU {name!r} does not answer: {first_line(error)}") from error
 
 
 @contextmanager
