@@ -1,0 +1,1 @@
+"""Tokenization as TensorFlow ops, equal to a Hugging Face fast tokenizer, for exports that take text."""
