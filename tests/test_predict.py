@@ -59,9 +59,16 @@ def test_more_candidates_than_words_are_all_words(
 def test_the_exports_signatures(model_dir: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    version = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), top_k=2), "name")
+    version = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), top_k=2), "name").path
     loaded = tf.saved_model.load(str(version))
-    assert set(loaded.signatures) == {"serving_default", "ids", "logits"}
+    assert set(loaded.signatures) == {
+        "serving_default",
+        "text",
+        "ids",
+        "ids_int64",
+        "logits",
+        "logits_int64",
+    }
     input_ids = tf.constant([[0, 4, 9, 4, 2], [0, 9, 9, 2, 1]])
     attention_mask = tf.constant([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
     outputs = loaded.signatures["serving_default"](input_ids=input_ids, attention_mask=attention_mask)
@@ -84,7 +91,7 @@ def test_versions_count_up_and_a_failed_export_leaves_none(
     import tensorflow as tf
 
     config = ExportConfig(dir=str(tmp_path))
-    assert export_saved_model(model_dir, config, "name").name == "1"
+    assert export_saved_model(model_dir, config, "name").path.name == "1"
     (tmp_path / "name" / "7").mkdir()
 
     def fail(*arguments: object, **options: object) -> None:
@@ -97,7 +104,7 @@ def test_versions_count_up_and_a_failed_export_leaves_none(
         with pytest.raises(UserError, match=r"disk full; set export\.dir"):
             export_saved_model(model_dir, config, "name")
     assert sorted(list_versions(tmp_path / "name")) == [1, 7]
-    assert export_saved_model(model_dir, config, "name").name == "8"
+    assert export_saved_model(model_dir, config, "name").path.name == "8"
 
 
 def test_a_model_with_more_ids_than_its_tokenizer_exports(

@@ -185,7 +185,8 @@ def _export(options: argparse.Namespace) -> int:
     _start_libraries()
     from tfmlm.run import export_run, load_trained
 
-    print(export_run(*load_trained(options.model, options.overrides)))
+    export = export_run(*load_trained(options.model, options.overrides))
+    print("\n".join([str(export.path), *(f"note: {note}" for note in export.notes)]))
     return 0
 
 

@@ -217,13 +217,21 @@ class ExportConfig:
         enabled: export after training.
         name: folder name of the export; the run's name when empty.
         dir: folder of exports; the export is `<dir>/<name>/<version>`.
+        text_signature: `auto` adds a signature that takes texts if the tokenizer's ops equal the tokenizer,
+            `require` fails if they do not, `off` leaves it out.
         top_k: candidates for each mask.
+        max_masks: masks of a text that are answered, the first ones.
+        long_texts: what becomes of a text that is longer than the model takes: `cut` it so that its masks
+            stay, or `refuse` it.
     """
 
     enabled: bool = True
     name: str | None = None
     dir: str = "saved_models"
+    text_signature: str = "auto"
     top_k: int = 5
+    max_masks: int = 16
+    long_texts: str = "cut"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ _CHOICES = {
     "train.precision": ("float32", "bfloat16", "float16"),
     "train.logits": ("masked", "all"),
     "train.resume": ("auto", "never"),
+    "export.text_signature": ("auto", "require", "off"),
+    "export.long_texts": ("cut", "refuse"),
     "distribute.strategy": ("auto", "one_device", "mirrored", "multi_worker", "tpu"),
 }
 _POSITIVE = (
@@ -43,6 +45,7 @@ _POSITIVE = (
     "train.steps_per_execution",
     "optimizer.polynomial_power",
     "export.top_k",
+    "export.max_masks",
 )
 _NOT_NEGATIVE = (
     "run.seed",

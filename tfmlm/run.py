@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,15 +13,19 @@ from tfmlm.config import Config
 from tfmlm.config_loading import load_config
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import describe_bad_row
+from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.predict import Candidate, load_predictor
-from tfmlm.export.saved_model import export_saved_model
+from tfmlm.export.saved_model import Export, export_saved_model
 from tfmlm.hub.push import push_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, Result, RunFolder, open_run_folder
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.setup import set_up
 from tfmlm.training.train import train
+
+_TEXTS_TO_COMPARE = 2_000
+"""Texts on which an export's tokenization is compared with the tokenizer: seconds."""
 
 
 class FinishedRun(NamedTuple):
@@ -56,7 +62,7 @@ def _train_beside_chief(config: Config) -> None:
 
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
     trained = train(config, folder)
-    version = export_run(config, folder.model_dir) if config.export.enabled else None
+    export = export_run(config, folder.model_dir) if config.export.enabled else None
     result = Result(
         perplexity=trained.after.perplexity,
         eval_loss=trained.after.loss,
@@ -69,9 +75,13 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         step_seconds_median=trained.log.step_seconds_median,
         tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
         model_dir=str(folder.model_dir),
-        saved_model_dir=str(version) if version else None,
+        saved_model_dir=str(export.path) if export else None,
         bad_rows=sum(row.num_rows for row in trained.bad_rows),
-        notes=trained.notes + [describe_bad_row(row) for row in trained.bad_rows],
+        notes=[
+            *trained.notes,
+            *(describe_bad_row(row) for row in trained.bad_rows),
+            *(export.notes if export else []),
+        ],
     )
     folder.write_result(result)
     # After the result: a Hub that cannot be reached does not make the run unfinished.
@@ -88,9 +98,17 @@ def fill_samples(config: Config, folder: RunFolder) -> dict[str, list[list[Candi
     return dict(zip(config.run.sample_texts, predictor(config.run.sample_texts), strict=True))
 
 
-def export_run(config: Config, model_dir: Path) -> Path:
+def export_run(config: Config, model_dir: Path) -> Export:
     """Exports a model under the configured name, or the run's."""
-    return export_saved_model(model_dir, config.export, config.export.name or config.run.name)
+    name = config.export.name or config.run.name
+    return export_saved_model(model_dir, config.export, name, _read_corpus(config))
+
+
+def _read_corpus(config: Config) -> Iterator[list[str]]:
+    """Some of the run's own texts, if its source is one of texts and still there."""
+    # The texts are gone when a model is exported on another machine, and shards hold none.
+    with suppress(UserError):
+        yield from open_training_texts(config.data).take(_TEXTS_TO_COMPARE)
 
 
 def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:

@@ -7,65 +7,104 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.training.heads import compute_logits_at
 
-_IDS = [tf.TensorSpec([None, None], tf.int32, name=name) for name in ("input_ids", "attention_mask")]
-
 
 class FillMask(tf.Module):
-    """A model as the functions that an export holds.
+    """Fills masks with a model's most probable words.
 
     Attributes:
         model: a Hugging Face model in float32.
+        max_length: tokens that the model takes.
+        max_masks: masks of a text that are answered; the first ones.
         top_k: K, candidates for each mask.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, whose `model_max_length` is the model's.
+        top_k: candidates for each mask, at most the words of the tokenizer.
+        max_masks: masks of a text that are answered.
     """
 
-    def __init__(self, model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast, top_k: int) -> None:
+    def __init__(
+        self, model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast, top_k: int, max_masks: int
+    ) -> None:
         super().__init__()
         self.model = model
+        self.max_length = int(tokenizer.model_max_length)
+        self.max_masks = max_masks
         self.top_k = min(top_k, len(tokenizer))
         self._mask_token_id = int(tokenizer.mask_token_id)
         # Ids that the model has and the tokenizer has not decode to nothing.
         padding = [""] * max(0, model.config.vocab_size - len(tokenizer))
         self._words = [tokenizer.decode([token_id]) for token_id in range(len(tokenizer))] + padding
 
-    @tf.function(input_signature=_IDS)
-    def ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
+    def fill(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of token ids.
 
         Args:
-            self: the module.
             input_ids: int32 [N, L].
             attention_mask: int32 [N, L].
 
         Returns:
             `token_ids` int32, `tokens` string and `scores` float32 [N, M, K], best first, and `positions`
-            int32 [N, M]. M is the largest number of masks in a text of the batch, at least 1; a text with
-            fewer has position -1, token id -1, an empty token and score 0 in the rest.
+            int32 [N, M]. M is the largest number of answered masks in a text of the batch, at least 1; a
+            text with fewer has position -1, token id -1, an empty token and score 0 in the rest.
         """
-        is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
-        counts = tf.reduce_sum(tf.cast(is_mask, tf.int32), axis=1)
-        num_masks = tf.maximum(tf.reduce_max(counts), 1)
-        # A stable sort of "is no mask" puts the masks' positions first, in order.
-        columns = tf.argsort(tf.cast(~is_mask, tf.int32), axis=1, stable=True)[:, :num_masks]
-        is_filled = tf.range(num_masks)[tf.newaxis, :] < counts[:, tf.newaxis]
-
+        with tf.control_dependencies(self._check(input_ids, attention_mask)):
+            is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
+        rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1, exclusive=True)
+        # Logits for the masks that there are, not for the most that a text has times all texts.
+        places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
+        rows, columns = places[:, 0], places[:, 1]
         num_texts, length = tf.unstack(tf.shape(input_ids))
-        rows = tf.range(num_texts)[:, tf.newaxis]
-        indices = tf.reshape(rows * length + columns, [-1])
-        logits = compute_logits_at(self.model, input_ids, attention_mask, indices)
+        logits = compute_logits_at(self.model, input_ids, attention_mask, rows * length + columns)
         scores, token_ids = tf.math.top_k(tf.nn.softmax(tf.cast(logits, tf.float32)), self.top_k)
-        tokens = tf.gather(tf.constant(self._words), token_ids)
 
-        shape = [num_texts, num_masks, self.top_k]
-        is_candidate = is_filled[:, :, tf.newaxis]
+        slots = tf.stack([rows, tf.gather_nd(rank, places)], axis=1)
+        num_masks = tf.reduce_max(tf.concat([slots[:, 1] + 1, [1]], axis=0))
+
+        def spread(values: tf.Tensor, missing: int | float | str) -> tf.Tensor:
+            shape = tf.concat([[num_texts, num_masks], tf.shape(values)[1:]], axis=0)
+            empty = tf.fill(shape, tf.constant(missing, values.dtype))
+            filled = tf.tensor_scatter_nd_update(empty, slots, values)
+            return tf.ensure_shape(filled, [None, None, *values.shape[1:]])
+
         return {
-            "token_ids": tf.where(is_candidate, tf.reshape(token_ids, shape), -1),
-            "tokens": tf.where(is_candidate, tf.reshape(tokens, shape), ""),
-            "scores": tf.where(is_candidate, tf.reshape(scores, shape), 0.0),
-            "positions": tf.where(is_filled, columns, -1),
+            "token_ids": spread(token_ids, -1),
+            "tokens": spread(tf.gather(tf.constant(self._words), token_ids), ""),
+            "scores": spread(scores, 0.0),
+            "positions": spread(columns, -1),
         }
 
-    @tf.function(input_signature=_IDS)
-    def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
+    def compute_logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """`logits` float32 [N, L, V] at every position, for those who need them all."""
+        with tf.control_dependencies(self._check(input_ids, attention_mask)):
+            input_ids = tf.identity(input_ids)
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, training=False)
         return {"logits": tf.cast(outputs.logits, tf.float32)}
+
+    def _check(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> list[tf.Operation]:
+        """Assertions whose messages a client can act on; without them an op deep in the model fails."""
+        vocab_size = self.model.config.vocab_size
+        is_word = (input_ids >= 0) & (input_ids < vocab_size)
+        shape = tf.shape(input_ids)
+        return [
+            tf.debugging.Assert(
+                tf.reduce_all(shape == tf.shape(attention_mask)),
+                [
+                    "input_ids and attention_mask differ in shape",
+                    shape,
+                    tf.shape(attention_mask),
+                ],
+            ),
+            tf.debugging.Assert(
+                shape[1] <= self.max_length,
+                [
+                    f"input_ids may have at most {self.max_length} tokens a row, and have",
+                    shape[1],
+                ],
+            ),
+            tf.debugging.Assert(shape[1] > 0, ["input_ids have no tokens; give at least one a row"]),
+            tf.debugging.Assert(
+                tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
+            ),
+        ]

@@ -43,7 +43,7 @@ class Predictor:
     """A loaded model and its tokenizer.
 
     Attributes:
-        fill: from `input_ids` and `attention_mask` int32 [N, L] to the outputs of `FillMask.ids`.
+        fill: from `input_ids` and `attention_mask` int32 [N, L] to the outputs of `FillMask.fill`.
         tokenizer: the model's own; its `model_max_length` is the longest text.
     """
 
@@ -134,13 +134,9 @@ def load_predictor(path: str, top_k: int) -> Predictor:
     if RunFolder(folder).model_dir.is_dir():
         path = str(RunFolder(folder).model_dir)
     model, tokenizer = load_model_folder(path)
-    module = FillMask(model, tokenizer, top_k)
-
-    def fill(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs: dict[str, tf.Tensor] = module.ids(**inputs)  # a bound tf.function alone would lose `module`
-        return outputs
-
-    return Predictor(fill, tokenizer)
+    # No limit on masks: nothing waits behind this text.
+    module = FillMask(model, tokenizer, top_k, max_masks=int(tokenizer.model_max_length))
+    return Predictor(tf.function(module.fill, reduce_retracing=True), tokenizer)
 
 
 def _load_export(folder: Path, top_k: int) -> Predictor:

@@ -2,55 +2,123 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
+from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import FillMask
+from tfmlm.export.parity import find_mismatch
+from tfmlm.export.signatures import Signatures
+from tfmlm.export.text_input import TextInput
+from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 from tfmlm.training.model import load_model_folder
 
-TOKENIZER_DIR = "assets.extra/tokenizer"
-"""Where the tokenizer lies in a version; TensorFlow Serving ignores `assets.extra`."""
+EXTRA_DIR = "assets.extra"
+"""What lies in it, TensorFlow Serving leaves alone, but for the warm-up requests."""
+
+TOKENIZER_DIR = f"{EXTRA_DIR}/tokenizer"
+"""Where the tokenizer lies in a version."""
+
+DESCRIPTION_NAME = f"{EXTRA_DIR}/export.json"
+"""What the model is and takes, for clients."""
+
+_LONGEST_SHOWN = 200
+"""Characters of a text that differs."""
 
 
-def export_saved_model(model_dir: Path, config: ExportConfig, name: str) -> Path:
+class Export(NamedTuple):
+    """A written version.
+
+    Attributes:
+        path: its folder.
+        notes: what the person should know, one sentence each.
+    """
+
+    path: Path
+    notes: list[str]
+
+
+def export_saved_model(
+    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]] = ()
+) -> Export:
     """Exports a model folder as the next version.
 
-    Signatures: `serving_default`, the same as `ids`, and `logits`; see `FillMask`.
+    Signatures: see `Signatures`.
 
     Args:
         model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer.
-        config: where to, and how many candidates.
+        config: where to, how many candidates, and whether texts can be sent.
         name: name of the export.
+        corpus: texts in batches, on which the tokenization in the graph must equal the tokenizer's.
 
     Returns:
-        The folder of the new version, which appears only when it is whole.
+        The new version, whose folder appears only when it is whole.
 
     Raises:
-        UserError: the folder holds no model, or the export cannot be written.
+        UserError: the folder holds no model, the text signature is required and not possible, or the export
+            cannot be written.
     """
     model, tokenizer = load_model_folder(model_dir)
-    module = FillMask(model, tokenizer, config.top_k)
+    fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks)
+    text_input, notes = _make_text_input(tokenizer, config, corpus)
+    signatures = Signatures(fill_mask, text_input)
     root = Path(config.dir, name)
     # TensorFlow Serving watches for folders named by a number; this one it does not see.
     unfinished = root / ".unfinished"
     try:
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
-        tf.saved_model.save(
-            module,
-            str(unfinished),
-            signatures={"serving_default": module.ids, "ids": module.ids, "logits": module.logits},
-        )
+        tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         tokenizer.save_pretrained(unfinished / TOKENIZER_DIR)
+        _write_description(unfinished / DESCRIPTION_NAME, signatures, tokenizer)
         version = root / str(max(list_versions(root), default=0) + 1)
         unfinished.rename(version)
-    except OSError as error:
-        raise UserError(f"export to {str(root)!r} failed: {error}; set export.dir") from error
-    return version
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"export to {str(root)!r} failed: {reason}; set export.dir") from error
+    return Export(version, notes)
+
+
+def _make_text_input(
+    tokenizer: PreTrainedTokenizerFast, config: ExportConfig, corpus: Iterable[list[str]]
+) -> tuple[TextInput | None, list[str]]:
+    """The text signature's part, if it is wanted and equals the tokenizer; else the reason."""
+    if config.text_signature == "off":
+        return None, []
+    try:
+        text_input = TextInput(tokenizer, config.long_texts, config.max_masks)
+        differing = find_mismatch(text_input.tokenize, tokenizer, corpus)
+    except UnsupportedTokenizerError as error:
+        text_input, reason = None, f"the tokenizer cannot run in the graph: it has {error}"
+    else:
+        if differing is None:
+            return text_input, []
+        reason = f"the tokenizer differs in the graph on the text {differing[:_LONGEST_SHOWN]!r}"
+    if config.text_signature == "require":
+        raise UserError(f"export.text_signature is 'require', and {reason}; set export.text_signature=auto")
+    return None, [f"the export takes ids and no texts: {reason}"]
+
+
+def _write_description(path: Path, signatures: Signatures, tokenizer: PreTrainedTokenizerFast) -> None:
+    fill_mask = signatures.fill_mask
+    description = {
+        "model_type": fill_mask.model.config.model_type,
+        "mask_token": tokenizer.mask_token,
+        "max_length": fill_mask.max_length,
+        "max_masks": fill_mask.max_masks,
+        "top_k": fill_mask.top_k,
+        "vocab_size": fill_mask.model.config.vocab_size,
+        "text_signature": signatures.text_input is not None,
+    }
+    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def list_versions(root: Path) -> list[int]:

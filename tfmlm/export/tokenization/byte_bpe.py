@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ _CLASSES = {_LETTER: r"\p{L}", _NUMBER: r"\p{N}", _SPACE: r"\s"}
 _CONTRACTIONS = ("s", "t", "re", "ve", "m", "ll", "d")
 """What may follow an apostrophe as a word of its own."""
 
+_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
+"""Of a BPE model, which byte-level ones do not use."""
+
 _NONE = -1
 """Class, or character, where the text has ended."""
 
@@ -31,10 +35,10 @@ _NO_RANK = np.iinfo(np.int32).max
 
 
 class ByteBpe(tf.Module):
-    """Splits into words of letters, of digits, of other signs and of white space, and merges their bytes.
+    r"""Splits into words of letters, of digits, of other signs and of white space, and merges their bytes.
 
     The words are those of the pattern of GPT-2 (https://github.com/openai/gpt-2, `encoder.py`):
-    `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`. RE2 has no
+    `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. RE2 has no
     `(?!...)`, so the graph decides for each character, from its neighbours, whether a word begins there.
 
     Args:
@@ -139,7 +143,7 @@ class ByteBpe(tf.Module):
             return ids, tf.boolean_mask(word_of_id, is_left), tf.reduce_any(is_chosen)
 
         ids, word_of_id, _ = tf.while_loop(
-            lambda ids, word_of_id, goes_on: goes_on,
+            lambda _ids, _words, goes_on: goes_on,
             step,
             (ids, word_of_id, tf.constant(True)),
             shape_invariants=(unknown, unknown, tf.TensorShape([])),
@@ -180,7 +184,7 @@ def _check(described: dict[str, Any]) -> bool:
     pre_tokenizer, model = described["pre_tokenizer"] or {}, described["model"]
     if pre_tokenizer.get("type") != "ByteLevel" or not pre_tokenizer.get("use_regex", True):
         raise UnsupportedTokenizerError("a BPE tokenizer whose pre-tokenizer is not ByteLevel alone")
-    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
+    for option in _OPTIONS:
         if model.get(option):
             raise UnsupportedTokenizerError(f"a BPE model with {option}")
     return bool(pre_tokenizer["add_prefix_space"])
@@ -191,13 +195,19 @@ def _read_classes() -> NDArray[np.int32]:
     classes = np.full(NUM_CODE_POINTS, _OTHER, np.int32)
     for number, pattern in _CLASSES.items():
         splitter = pre_tokenizers.Split(Regex(f"{pattern}+"), behavior="removed", invert=True)
-        classes[match_characters(lambda text, s=splitter: [span for _, span in s.pre_tokenize_str(text)])] = number
+        classes[match_characters(partial(_list_spans, splitter))] = number
     return classes
 
 
+def _list_spans(splitter: pre_tokenizers.PreTokenizer, text: str) -> list[tuple[int, int]]:
+    return [span for _, span in splitter.pre_tokenize_str(text)]
+
+
 def _list_letters() -> list[str]:
-    """The letter that stands for each byte in a vocabulary: itself if it is visible in Latin-1, else from
-    U+0100 on; `bytes_to_unicode` in GPT-2's `encoder.py`."""
+    """The letter that stands for each byte in a vocabulary; `bytes_to_unicode` in GPT-2's `encoder.py`.
+
+    Itself if it is visible in Latin-1, else one from U+0100 on.
+    """
     visible = {*range(ord("!"), ord("~") + 1), *range(ord("\xa1"), ord("\xac") + 1), *range(ord("\xae"), 256)}
     hidden = iter(range(256, 512))
     return [chr(byte) if byte in visible else chr(next(hidden)) for byte in range(256)]
@@ -222,6 +232,8 @@ def _find_whole_words(tokenizer: Tokenizer, letters: list[str]) -> dict[bytes, i
     byte_of = {letter: byte for byte, letter in enumerate(letters)}
     words = {}
     for token, token_id in tokenizer.get_vocab(with_added_tokens=False).items():
-        if byte_of.keys() >= set(token) and [piece.id for piece in tokenizer.model.tokenize(token)] == [token_id]:
+        if not byte_of.keys() >= set(token):
+            continue
+        if [piece.id for piece in tokenizer.model.tokenize(token)] == [token_id]:
             words[bytes(byte_of[letter] for letter in token)] = token_id
     return words

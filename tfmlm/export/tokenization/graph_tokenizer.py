@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +17,11 @@ from tfmlm.export.tokenization.unigram import Unigram
 from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 from tfmlm.export.tokenization.wordpiece import WordPiece
 
-_MODELS = {"BPE": ByteBpe, "Unigram": Unigram, "WordPiece": WordPiece}
+_MODELS: dict[str, Callable[[Tokenizer], ByteBpe | Unigram | WordPiece]] = {
+    "BPE": ByteBpe,
+    "Unigram": Unigram,
+    "WordPiece": WordPiece,
+}
 
 
 class GraphTokenizer(tf.Module):
@@ -61,8 +66,9 @@ class GraphTokenizer(tf.Module):
             is_text = added_ids.flat_values < 0
         ids = self._model(tf.where(is_text, normalized, ""), _find_firsts(segments))
         ids = _add_rows(ids, added_ids.flat_values, ~is_text)
-        whole: tf.RaggedTensor = segments.with_flat_values(ids).merge_dims(1, 2)
-        return whole
+        whole = segments.with_flat_values(ids).merge_dims(1, 2)
+        rows: tf.RaggedTensor = whole.with_row_splits_dtype(tf.int32)
+        return rows
 
 
 def _split_added(

@@ -95,9 +95,9 @@ class Precompiled:
         """Which characters go on with the grapheme before them, bool [total]; UAX 29, GB3 to GB9b."""
         after = self._breaks(code_points.flat_values)
         before = tf.concat([[0], after[:-1]], axis=0)
-        is_first = tf.concat([[True], code_points.value_rowids()[1:] != code_points.value_rowids()[:-1]], 0)
-        is_first = is_first[: tf.size(after)]
-        before, is_first = before[: tf.size(after)], is_first
+        rows = code_points.value_rowids()
+        is_first = tf.concat([[-1], rows[:-1]], axis=0)[: tf.size(rows)] != rows
+        before = before[: tf.size(after)]
         is_control = _is_one(before, "Control", "CR", "LF") | _is_one(after, "Control", "CR", "LF")
         is_hangul = (
             (_is_one(before, "L") & _is_one(after, "L", "V", "LV", "LVT"))

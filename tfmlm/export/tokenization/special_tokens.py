@@ -11,6 +11,9 @@ from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 WHITE_SPACE = r"[\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
 """Unicode's White_Space as RE2 writes it; RE2's own `\\s` is ASCII."""
 
+_NOTHING = r"[^\x{0}-\x{10FFFF}]"
+"""A pattern that matches no character, for a tokenizer without added tokens."""
+
 _BORDER = b"\xff"
 """A byte that UTF-8 never uses."""
 
@@ -31,9 +34,10 @@ class SpecialTokens:
                 raise UnsupportedTokenizerError(f"added token {token['content']!r}, matched only as a word")
         # The longest first: RE2 takes the first alternative, the tokenizers library the longest.
         ordered = sorted(added, key=lambda token: -len(str(token["content"])))
-        self._contents = tf.constant([str(token["content"]) for token in ordered])
-        self._ids = tf.constant([int(str(token["id"])) for token in ordered], tf.int32)
-        self._pattern = "|".join(_make_pattern(token) for token in ordered)
+        # The empty one is there for a tokenizer that has none.
+        self._contents = tf.constant(["", *(str(token["content"]) for token in ordered)])
+        self._ids = tf.constant([-1, *(int(str(token["id"])) for token in ordered)], tf.int32)
+        self._pattern = "|".join(_make_pattern(token) for token in ordered) or _NOTHING
         self._strip = f"^{WHITE_SPACE}+|{WHITE_SPACE}+$"
 
     def split(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:

@@ -60,7 +60,9 @@ class PieceTrie:
             has_room = tf.gather(room, alive) >= length
             alive, nodes = tf.boolean_mask(alive, has_room), tf.boolean_mask(nodes, has_room)
             letters = tf.cast(tf.gather(characters, alive + length - 1), tf.int64)
-            keys = tf.bitwise.left_shift(tf.cast(nodes, tf.int64), tf.cast(_CODE_POINT_BITS, tf.int64)) | letters
+            keys = (
+                tf.bitwise.left_shift(tf.cast(nodes, tf.int64), tf.cast(_CODE_POINT_BITS, tf.int64)) | letters
+            )
             places = tf.searchsorted(tf.constant(self._keys), keys)
             is_child = tf.gather(self._keys, places) == keys
             alive = tf.boolean_mask(alive, is_child)
@@ -97,7 +99,8 @@ class Viterbi:
     def _score(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Ids and scores float64 [T, K], with the unknown piece where no piece of one character begins."""
         is_piece = ids != _DEAD
-        scores = tf.where(is_piece, tf.gather(self._scores, tf.maximum(ids, 0)), tf.constant(-np.inf, tf.float64))
+        scores = tf.gather(self._scores, tf.maximum(ids, 0))
+        scores = tf.where(is_piece, scores, tf.constant(-np.inf, tf.float64))
         is_unknown = ~is_piece & (tf.range(self._trie.longest) == 0)
         return tf.where(is_unknown, self._unknown_id, ids), tf.where(
             is_unknown, tf.constant(self._unknown_score, tf.float64), scores
@@ -112,7 +115,10 @@ class Viterbi:
         goes_on = tf.concat([[False], is_unknown[:-1] & (word[1:] == word[:-1])], axis=0)[: tf.size(word)]
         is_left = ~(is_unknown & goes_on)
         return tf.RaggedTensor.from_value_rowids(
-            tf.boolean_mask(piece_ids, is_left), tf.boolean_mask(word, is_left), words.nrows(), validate=False
+            tf.boolean_mask(piece_ids, is_left),
+            tf.boolean_mask(word, is_left),
+            words.nrows(out_type=tf.int32),
+            validate=False,
         )
 
 
@@ -130,8 +136,11 @@ def _find_best_steps(words: tf.RaggedTensor, scores: tf.Tensor) -> tf.Tensor:
     num_steps = tf.reduce_max(tf.concat([lengths, [0]], axis=0))
     # Scores of the cuts that end 1 ... K characters before, in the order of `pieces`.
     window = tf.concat(
-        [tf.fill([tf.size(lengths), longest - 1], tf.constant(-np.inf, tf.float64)),
-         tf.zeros([tf.size(lengths), 1], tf.float64)], axis=1
+        [
+            tf.fill([tf.size(lengths), longest - 1], tf.constant(-np.inf, tf.float64)),
+            tf.zeros([tf.size(lengths), 1], tf.float64),
+        ],
+        axis=1,
     )
     best = tf.zeros_like(words.flat_values)
 
@@ -139,7 +148,8 @@ def _find_best_steps(words: tf.RaggedTensor, scores: tf.Tensor) -> tf.Tensor:
         num_left = tf.reduce_sum(tf.cast(lengths >= end, tf.int32))
         window, first = window[:num_left], starts[:num_left, tf.newaxis]
         begins = tf.maximum(first + end - pieces, 0)
-        of_pieces = tf.gather_nd(scores, tf.stack([begins, tf.broadcast_to(pieces - 1, tf.shape(begins))], axis=2))
+        columns = tf.broadcast_to(pieces - 1, tf.shape(begins))
+        of_pieces = tf.gather_nd(scores, tf.stack([begins, columns], axis=2))
         candidates = window + of_pieces
         choice = tf.argmax(candidates, axis=1, output_type=tf.int32)
         best = tf.tensor_scatter_nd_update(best, first + end - 1, longest - choice)
@@ -147,7 +157,7 @@ def _find_best_steps(words: tf.RaggedTensor, scores: tf.Tensor) -> tf.Tensor:
         return end + 1, tf.concat([window[:, 1:], highest], axis=1), best
 
     _, _, best = tf.while_loop(
-        lambda end, window, best: end <= num_steps,
+        lambda end, _window, _best: end <= num_steps,
         step,
         (tf.constant(1), window, best),
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, longest]), best.shape),
@@ -168,7 +178,7 @@ def _trace_back(words: tf.RaggedTensor, best: tf.Tensor) -> tf.Tensor:
         return starts, ends, tf.tensor_scatter_nd_update(steps, ends[:, tf.newaxis], length)
 
     *_, steps = tf.while_loop(
-        lambda starts, ends, steps: tf.reduce_any(ends > starts),
+        lambda starts, ends, _steps: tf.reduce_any(ends > starts),
         step,
         (starts, ends, steps),
         shape_invariants=(tf.TensorShape([None]), tf.TensorShape([None]), steps.shape),
