@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
+from tfmlm.export.batching import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
+from tfmlm.export.warmup import make_samples, write_warmup_requests
 from tfmlm.training.model import load_model_folder
 
 TOKENIZER_DIR = "assets.extra/tokenizer"
@@ -46,6 +48,8 @@ def export_saved_model(model_dir: Path, config: ExportConfig, name: str) -> Path
             signatures={"serving_default": module.ids, "ids": module.ids, "logits": module.logits},
         )
         tokenizer.save_pretrained(unfinished / TOKENIZER_DIR)
+        write_warmup_requests(unfinished, name, make_samples(tokenizer))
+        write_batching_parameters(unfinished)
         version = root / str(max(list_versions(root), default=0) + 1)
         unfinished.rename(version)
     except OSError as error:
