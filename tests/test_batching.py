@@ -1,7 +1,6 @@
 """Batches as TensorFlow Serving forms them from the requests of several clients."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,9 +60,9 @@ def test_requests_of_one_length_are_answered_the_same_together(fill: Fill) -> No
 
 
 def test_the_servers_own_padding_would_change_answers(fill: Fill) -> None:
-    """`pad_variable_length_inputs` repeats the first value of each input, here 0 = <s> and 1 = "no padding"."""
+    """`pad_variable_length_inputs` repeats an input's first value: 0 = <s>, and 1 = "no padding"."""
     expected = fill([SHORT], [[1] * len(SHORT)])["scores"]
     ours = fill([pad(SHORT, 1)], [pad([1] * len(SHORT), 0)])["scores"]
     servers = fill([pad(SHORT, SHORT[0])], [[1] * len(LONG)])["scores"]
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert np.abs(servers / expected - 1).max() > 1e-3
+    assert np.abs(servers / expected - 1).max() > 1e-4  # weights are random: a trained model differs far more

@@ -138,7 +138,7 @@ def test_flags_name_the_files_that_are_mounted() -> None:
 
 def test_ports_and_probes_agree() -> None:
     assert read_compose()["ports"] == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
-    pod, container = read_pod()
+    _, container = read_pod()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": 8500, "http": 8501}
     service = read_resources()["Service"]["spec"]["ports"]

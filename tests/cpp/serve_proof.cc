@@ -43,7 +43,7 @@ tensorflow::Tensor ReadTensor(const fs::path& path) {
 
 void WriteTensor(const tensorflow::Tensor& tensor, const fs::path& path) {
   tensorflow::TensorProto message;
-  tensor.AsProtoTensorContent(&message);
+  tensor.AsProtoField(&message);
   std::ofstream(path, std::ios::binary) << message.SerializeAsString();
 }
 
