@@ -21,8 +21,8 @@ TOKENIZER_DIR = "assets.extra/tokenizer"
 def export_saved_model(model_dir: Path, config: ExportConfig, name: str) -> Path:
     """Exports a model folder as the next version.
 
-    Signatures: `serving_default`, the same as `ids`, and `logits`; see `FillMask`. Beside them lie what TensorFlow
-    Serving reads when it loads the version: warm-up requests and batching parameters.
+    Signatures: `serving_default`, the same as `ids`, and `logits`; see `FillMask`. Beside them lies what
+    TensorFlow Serving reads when it loads the version: warm-up requests and batching parameters.
 
     Args:
         model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer.
