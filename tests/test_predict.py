@@ -69,9 +69,9 @@ def test_the_exports_signatures(model_dir: Path, tmp_path: Path) -> None:
         "logits",
         "logits_int64",
     }
-    input_ids = tf.constant([[0, 4, 9, 4, 2], [0, 9, 9, 2, 1]])
+    input_ids = tf.constant([[0, 4, 9, 4, 2], [0, 9, 9, 2, 1]], tf.int32)
     attention_mask = tf.constant([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
-    outputs = loaded.signatures["serving_default"](input_ids=input_ids, attention_mask=attention_mask)
+    outputs = loaded.signatures["ids"](input_ids=input_ids, attention_mask=attention_mask)
     assert outputs["positions"].numpy().tolist() == [[1, 3], [-1, -1]]
     assert outputs["token_ids"].shape == outputs["scores"].shape == outputs["tokens"].shape == (2, 2, 2)
     assert outputs["token_ids"].numpy()[1].tolist() == [[-1, -1], [-1, -1]]

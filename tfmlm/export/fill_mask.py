@@ -108,3 +108,20 @@ class FillMask(tf.Module):
                 tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
             ),
         ]
+
+
+def leave_out_server_padding(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+    """The attention mask without the padding that TensorFlow Serving adds when it batches.
+
+    It makes rows of several clients equally long with the first value of each request's tensor (`batching_util.cc`,
+    `pad_variable_length_inputs`): `input_ids` get the first token, which is [CLS] or <s>, and `attention_mask`
+    gets 1, which would let it be attended to. So what repeats a row's first token at its end does not count.
+
+    Args:
+        input_ids: int32 [N, L].
+        attention_mask: int32 [N, L].
+    """
+    repeats = tf.cast(input_ids == input_ids[:, :1], tf.int32)
+    is_padding = tf.math.cumprod(repeats, axis=1, reverse=True)
+    is_first = tf.range(tf.shape(input_ids)[1]) == 0
+    return tf.where((is_padding == 1) & ~is_first, 0, attention_mask)

@@ -13,11 +13,16 @@ from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
+from tfmlm.export.batching import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
+<<<<<<< HEAD
 from tfmlm.export.parity import find_mismatch
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
+=======
+from tfmlm.export.warmup import make_samples, write_warmup_requests
+>>>>>>> aa6b673248efe7a6f8e0ae1f49bffb92dceeee61
 from tfmlm.training.model import load_model_folder
 
 EXTRA_DIR = "assets.extra"
@@ -50,7 +55,8 @@ def export_saved_model(
 ) -> Export:
     """Exports a model folder as the next version.
 
-    Signatures: see `Signatures`.
+    Signatures: see `Signatures`. Beside them lies what TensorFlow Serving reads when it loads the version:
+    warm-up requests and batching parameters.
 
     Args:
         model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer.
@@ -78,6 +84,8 @@ def export_saved_model(
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         tokenizer.save_pretrained(unfinished / TOKENIZER_DIR)
         _write_description(unfinished / DESCRIPTION_NAME, signatures, tokenizer)
+        write_warmup_requests(unfinished, name, make_samples(tokenizer))
+        write_batching_parameters(unfinished)
         version = root / str(max(list_versions(root), default=0) + 1)
         unfinished.rename(version)
     except (OSError, tf.errors.OpError) as error:

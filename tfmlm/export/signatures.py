@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfmlm.export.fill_mask import FillMask
+from tfmlm.export.fill_mask import FillMask, leave_out_server_padding
 from tfmlm.export.text_input import TextInput
 
 
@@ -58,19 +58,26 @@ class Signatures(tf.Module):
     @tf.function(input_signature=_ids_of(tf.int32))
     def ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of token ids, int32 [N, L]; see `FillMask.fill`."""
-        return self.fill_mask.fill(input_ids, attention_mask)
+        return self.fill_mask.fill(input_ids, leave_out_server_padding(input_ids, attention_mask))
 
     @tf.function(input_signature=_ids_of(tf.int64))
     def ids_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
-        return self.fill_mask.fill(tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32))
+        outputs: dict[str, tf.Tensor] = self.ids(
+            tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32)
+        )
+        return outputs
 
     @tf.function(input_signature=_ids_of(tf.int32))
     def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Logits of token ids, int32 [N, L]; see `FillMask.compute_logits`."""
-        return self.fill_mask.compute_logits(input_ids, attention_mask)
+        kept = leave_out_server_padding(input_ids, attention_mask)
+        return self.fill_mask.compute_logits(input_ids, kept)
 
     @tf.function(input_signature=_ids_of(tf.int64))
     def logits_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
-        return self.fill_mask.compute_logits(tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32))
+        outputs: dict[str, tf.Tensor] = self.logits(
+            tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32)
+        )
+        return outputs
