@@ -7,5 +7,7 @@ import os
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Without a GPU the C++ runtime logs a CUDA error at every start; what matters reaches Python as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# gRPC logs each failed attempt to connect, and says the same in the error that it raises.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 __version__ = "0.1.0"

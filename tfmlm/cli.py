@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tfmlm import __version__
 from tfmlm.errors import PreemptedError, UserError, WorkerLostError
+from tfmlm.query import add_query
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--top-k", type=int, default=5, help="candidates for each mask (default 5)")
     predict.add_argument("--json", action="store_true", help="print one JSON line a text")
     predict.set_defaults(command=_predict)
+
+    add_query(commands)
 
     export = commands.add_parser("export", help="write a SavedModel of a run or a model folder")
     export.add_argument("model", type=Path, help="run or model folder")

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
+from tfmlm.candidate import Candidate
 from tfmlm.config import Config
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
-    from tfmlm.export.predict import Candidate
     from tfmlm.run import FinishedRun
 
 

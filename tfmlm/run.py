@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tfmlm.candidate import Candidate
 from tfmlm.config import Config
 from tfmlm.config_loading import load_config
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
-from tfmlm.export.predict import Candidate, load_predictor
+from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import Export, export_saved_model
 from tfmlm.hub.push import push_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, Result, RunFolder, open_run_folder

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.candidate import Candidate
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import FillMask
@@ -20,22 +21,6 @@ from tfmlm.run_folder import RunFolder
 from tfmlm.training.model import load_model_folder
 
 _TEXTS_A_BATCH = 32
-
-
-class Candidate(TypedDict):
-    """A word for a mask, in the field names of the Hugging Face pipeline.
-
-    Attributes:
-        score: probability.
-        token: id.
-        token_str: the word.
-        sequence: the text with this word in place of this mask; other masks stay.
-    """
-
-    score: float
-    token: int
-    token_str: str
-    sequence: str
 
 
 @dataclass(frozen=True)

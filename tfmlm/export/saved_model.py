@@ -15,14 +15,11 @@ from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.batching import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
-<<<<<<< HEAD
 from tfmlm.export.parity import find_mismatch
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
-=======
 from tfmlm.export.warmup import make_samples, write_warmup_requests
->>>>>>> aa6b673248efe7a6f8e0ae1f49bffb92dceeee61
 from tfmlm.training.model import load_model_folder
 
 EXTRA_DIR = "assets.extra"

@@ -1,0 +1,92 @@
+"""What a served model says about the masks of one text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfmlm.candidate import Candidate
+from tfmlm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of the export for one text, without the padding for texts with more masks.
+
+    Attributes:
+        positions: for each mask its index among the tokens.
+        token_ids: for each mask the candidates, best first.
+        tokens: their words.
+        scores: their probabilities.
+        note: what the export had to say about the text, or nothing.
+    """
+
+    positions: list[int]
+    token_ids: list[list[int]]
+    tokens: list[list[str]]
+    scores: list[list[float]]
+    note: str
+
+
+def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
+    """The answers in the outputs of `Predict`.
+
+    Args:
+        outputs: `positions` [N, M], `token_ids`, `tokens` and `scores` [N, M, K], and maybe `notes` [N], as
+            nested lists.
+        num_texts: N.
+
+    Raises:
+        UserError: an output is missing or has another shape.
+    """
+    try:
+        rows = zip(
+            outputs["positions"],
+            outputs["token_ids"],
+            outputs["tokens"],
+            outputs["scores"],
+            outputs.get("notes", [""] * num_texts),
+            strict=True,
+        )
+        answers = [_read_row(*row) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the server's outputs are not those of a tfmlm export ({error!r})") from error
+    if len(answers) != num_texts:
+        raise UserError(f"the server answered {len(answers)} texts of {num_texts}")
+    return answers
+
+
+def make_candidates(answer: Answer, fill_in: Callable[[int, int, str], str]) -> list[list[Candidate]]:
+    """For each mask its candidates.
+
+    Args:
+        answer: of one text.
+        fill_in: gives the text, from the number of a mask (0 is the first), a token's id and the token.
+    """
+    return [
+        [
+            Candidate(score=score, token=token_id, token_str=token, sequence=fill_in(mask, token_id, token))
+            for score, token_id, token in zip(scores, token_ids, tokens, strict=True)
+        ]
+        for mask, (scores, token_ids, tokens) in enumerate(
+            zip(answer.scores, answer.token_ids, answer.tokens, strict=True)
+        )
+    ]
+
+
+def _read_row(
+    positions: list[int],
+    token_ids: list[list[int]],
+    tokens: list[list[str]],
+    scores: list[list[float]],
+    note: str,
+) -> Answer:
+    masks = [mask for mask, position in enumerate(positions) if position >= 0]
+    return Answer(
+        positions=[int(positions[mask]) for mask in masks],
+        token_ids=[[int(token_id) for token_id in token_ids[mask]] for mask in masks],
+        tokens=[[str(token) for token in tokens[mask]] for mask in masks],
+        scores=[[float(score) for score in scores[mask]] for mask in masks],
+        note=str(note),
+    )
