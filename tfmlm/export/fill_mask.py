@@ -113,9 +113,10 @@ class FillMask(tf.Module):
 def leave_out_server_padding(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
     """The attention mask without the padding that TensorFlow Serving adds when it batches.
 
-    It makes rows of several clients equally long with the first value of each request's tensor (`batching_util.cc`,
-    `pad_variable_length_inputs`): `input_ids` get the first token, which is [CLS] or <s>, and `attention_mask`
-    gets 1, which would let it be attended to. So what repeats a row's first token at its end does not count.
+    It makes rows of several clients equally long with the first value of each request's tensor
+    (`pad_variable_length_inputs` in its `batching_util.cc`): `input_ids` get the first token, which is [CLS]
+    or <s>, and `attention_mask` gets 1, which would let it be attended to. So what repeats a row's first
+    token at its end does not count.
 
     Args:
         input_ids: int32 [N, L].
