@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,17 +60,16 @@ def make_app(versions: Versions, options: ServeOptions) -> Starlette:
         return JSONResponse(description)
 
     async def show_page(_request: Request) -> Response:
-        if not (PAGE_DIR / "index.html").exists():
-            raise HTTPException(404)
         return FileResponse(PAGE_DIR / "index.html")
 
+    routes: list[BaseRoute] = [
+        Route("/v1/{path:path}", _ModelApi(versions, options)),
+        Route("/openapi.json", describe),
+    ]
+    if (PAGE_DIR / "index.html").exists():
+        routes += [Route("/", show_page), Mount("/page", StaticFiles(directory=PAGE_DIR))]
     return Starlette(
-        routes=[
-            Route("/v1/{path:path}", _ModelApi(versions, options)),
-            Route("/openapi.json", describe),
-            Route("/", show_page),
-            Mount("/page", StaticFiles(directory=PAGE_DIR, check_dir=False)),
-        ],
+        routes=routes,
         exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure},
         middleware=[Middleware(_SecurityHeaders)],
     )

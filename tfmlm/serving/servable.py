@@ -22,6 +22,10 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Where TensorFlow Serving looks for requests to run before a version is served."""
 
 EXPORT_FILE = "assets.extra/export.json"
+
+DEFAULT_MAX_LENGTH = 512
+"""For an export that does not say how long its texts may be: attention takes memory with the square of it."""
+
 MAX_WARMUP_RECORDS = 1000
 """TensorFlow Serving's own limit."""
 
@@ -34,7 +38,7 @@ class Servable:
         signatures: its functions, by name.
         metadata: the `SignatureDefMap` that clients may ask for.
         metadata_json: the same as JSON values.
-        max_length: tokens in a row of ids at most, if the export says so.
+        max_length: tokens in a row of ids at most.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -60,7 +64,7 @@ class Servable:
         """
         signature.check(inputs, max_texts, max_answer_values)
         for name, array in inputs.items():
-            if self.max_length and array.ndim == 2 and array.shape[1] > self.max_length:
+            if array.ndim == 2 and array.shape[1] > self.max_length:
                 raise invalid(
                     f"input {name} has {array.shape[1]} tokens in a row; the model takes {self.max_length}"
                 )
@@ -90,12 +94,12 @@ def _read_signature_defs(folder: Path) -> Any:
     return signature_defs
 
 
-def _read_max_length(folder: Path) -> int | None:
+def _read_max_length(folder: Path) -> int:
     path = folder / EXPORT_FILE
     if not path.exists():
-        return None
+        return DEFAULT_MAX_LENGTH
     length = json.loads(path.read_text(encoding="utf-8")).get("max_length")
-    return length if isinstance(length, int) else None
+    return length if isinstance(length, int) else DEFAULT_MAX_LENGTH
 
 
 def _make_signature(name: str, definition: Any, function: Any) -> Signature:
@@ -120,12 +124,18 @@ def _make_call(function: Any) -> Callable[[Arrays], Arrays]:
     def call(arrays: Arrays) -> Arrays:
         try:
             outputs = function(**{name: tf.constant(array) for name, array in arrays.items()})
-            return {name: output.numpy() for name, output in outputs.items()}
+            return {name: outputs[name].numpy() for name in sorted(outputs)}
         except tf.errors.OpError as error:
-            message = (error.message.splitlines() or [type(error).__name__])[0]
-            raise ServingError(_CODES.get(error.error_code, Code.INTERNAL), message) from error
+            code = _CODES.get(error.error_code, Code.INTERNAL)
+            raise ServingError(code, _find_reason(error.message)) from error
 
     return call
+
+
+def _find_reason(message: str) -> str:
+    """The one line that tells what is wrong, between where it happened and the names of nodes."""
+    said = message.partition("\n\t [[")[0]
+    return (said.strip().splitlines() or ["the model failed"])[-1]
 
 
 _CODES = {code.number: code for code in Code} | {tf.errors.OUT_OF_RANGE: Code.INVALID_ARGUMENT}

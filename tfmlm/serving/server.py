@@ -126,9 +126,13 @@ def _listen(options: ServeOptions) -> socket.socket:
     """A socket that listens; connections wait until the model is loaded."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
-        return socket.create_server((options.host, options.port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((options.host, options.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise _port_error("--port", options.host, options.port, error) from error
+    # Connections inherit it. asyncio sets it only where the protocol is given; without it an answer in two
+    # packets waits 40 ms for the client to acknowledge the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _bind_grpc(server: Any, options: ServeOptions) -> int:
