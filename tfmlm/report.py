@@ -89,13 +89,13 @@ def describe_server(running: Running) -> str:
     """The banner of the preview server, with a warning if other machines can reach it."""
     newest, *others = running.versions
     also = f" (also {', '.join(map(str, others))})" if others else ""
-    lines = [
-        f"{running.name} version {newest}{also}",
+    lines = [f"{running.name} version {newest}{also}"]
+    if not running.is_local:
+        lines.append("  warning: other machines can reach it, and it asks for no password")
+    lines += [
         f"  REST  {running.rest_url}/v1/models/{running.name}",
         f"  gRPC  {running.grpc_address}",
         f"  page  {running.rest_url}/",
         "This is a preview: production is TensorFlow Serving. Ctrl-C stops it.",
     ]
-    if not running.is_local:
-        lines.append("warning: other machines can reach it, and it asks for no password")
     return "\n".join(lines)

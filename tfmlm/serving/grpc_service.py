@@ -32,6 +32,8 @@ _NUM_THREADS = 64
 _MAX_INPUT_VALUES = 2**20
 """In one input: as much as a request of 4 MiB holds as int32."""
 
+_LONGEST_WAIT_SECONDS = 86_400.0
+
 _ERROR_UNKNOWN = 2
 
 
@@ -90,7 +92,7 @@ class _PredictionService:
             )
             future = version.batcher.submit(signature, inputs)
             context.add_callback(future.cancel)
-            arrays = future.result(context.time_remaining())
+            arrays = future.result(_read_timeout(context))
         response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
         response.model_spec.signature_name = signature.name
@@ -154,6 +156,12 @@ def _answer(context: Any, work: Callable[[], Answer]) -> Answer:
         code, message = Code.INTERNAL, "internal error; the server's log has more"
     context.abort(grpc.StatusCode[code.name], message)
     raise AssertionError("abort raises")
+
+
+def _read_timeout(context: Any) -> float | None:
+    """Seconds that the client waits; without a deadline gRPC says centuries, which no lock takes."""
+    seconds: float | None = context.time_remaining()
+    return None if seconds is None or seconds > _LONGEST_WAIT_SECONDS else max(0.0, seconds)
 
 
 def _raise_unimplemented(method: str) -> NoReturn:

@@ -64,7 +64,7 @@ def serve(folder: Path, options: ServeOptions, on_ready: Callable[[Running], Non
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    listener = _listen(options)
+    listener = _listen(options.host, options.port, "--port")
     grpc_server = make_grpc_server(options)
     grpc_port = _bind_grpc(grpc_server, options)
     versions = Versions(folder, options)
@@ -122,13 +122,14 @@ def _make_rest_server(versions: Versions, options: ServeOptions) -> uvicorn.Serv
     )
 
 
-def _listen(options: ServeOptions) -> socket.socket:
+def _listen(host: str, port: int, flag: str) -> socket.socket:
     """A socket that listens; connections wait until the model is loaded."""
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((options.host, options.port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise _port_error("--port", options.host, options.port, error) from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise UserError(f"cannot listen on {_join(host, port)}: {reason}; set {flag} or --host") from error
     # Connections inherit it. asyncio sets it only where the protocol is given; without it an answer in two
     # packets waits 40 ms for the client to acknowledge the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -136,16 +137,14 @@ def _listen(options: ServeOptions) -> socket.socket:
 
 
 def _bind_grpc(server: Any, options: ServeOptions) -> int:
+    # gRPC writes to the terminal and gives no reason when it cannot listen, so a socket tries before it.
+    _listen(options.host, options.grpc_port, "--grpc-port").close()
+    address = _join(options.host, options.grpc_port)
     try:
-        port: int = server.add_insecure_port(_join(options.host, options.grpc_port))
+        port: int = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise _port_error("--grpc-port", options.host, options.grpc_port, error) from error
+        raise UserError(f"cannot listen on {address}; set --grpc-port or --host") from error
     return port
-
-
-def _port_error(flag: str, host: str, port: int, error: Exception) -> UserError:
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is in use"
-    return UserError(f"cannot listen on {_join(host, port)}: {reason}; set {flag} or --host")
 
 
 def _join(host: str, port: int) -> str:
