@@ -13,7 +13,6 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
         ignore_warnings: also ignore Python warnings, which are for programmers.
     """
     import datasets
-    import tensorflow as tf
     import transformers
 
     # "Some weights were newly initialized", "TensorFlow is deprecated": the run's notes say what matters.
@@ -24,6 +23,17 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     datasets.logging.set_verbosity(logging.CRITICAL)
     # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
     datasets.disable_caching()
+    quieten_tensorflow(ignore_warnings)
+
+
+def quieten_tensorflow(ignore_warnings: bool = True) -> None:
+    """Silences TensorFlow alone, for a command that needs no more.
+
+    Args:
+        ignore_warnings: also ignore Python warnings, which are for programmers.
+    """
+    import tensorflow as tf
+
     # Retracing and AutoGraph hints are for TensorFlow programmers.
     tf.get_logger().setLevel(logging.ERROR)
     # tf_keras, transformers and their dependencies warn of their own deprecations.

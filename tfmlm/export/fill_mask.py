@@ -50,7 +50,8 @@ class FillMask(tf.Module):
             text with fewer has position -1, token id -1, an empty token and score 0 in the rest.
         """
         with tf.control_dependencies(self._check(input_ids, attention_mask)):
-            is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
+            input_ids = tf.identity(input_ids)
+        is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
         rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1, exclusive=True)
         # Logits for the masks that there are, not for the most that a text has times all texts.
         places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
@@ -103,7 +104,9 @@ class FillMask(tf.Module):
                     shape[1],
                 ],
             ),
-            tf.debugging.Assert(shape[1] > 0, ["input_ids have no tokens; give at least one a row"]),
+            tf.debugging.Assert(
+                (shape[0] == 0) | (shape[1] > 0), ["input_ids have no tokens; give at least one a row"]
+            ),
             tf.debugging.Assert(
                 tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
             ),
