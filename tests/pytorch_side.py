@@ -2,9 +2,10 @@
 
     python tests/pytorch_side.py FOLDER
 
-FOLDER/inputs.npz holds `input_ids`, `attention_mask` and `texts`. Each folder in FOLDER/ours is read: what
-PyTorch finds goes to FOLDER/ours/NAME.json and its logits to FOLDER/ours/NAME.npy. Each configuration
-FOLDER/theirs/NAME.config.json becomes a model with random weights: FOLDER/theirs/NAME and NAME.npy.
+Each model folder FOLDER/ours/NAME is read: what PyTorch finds goes to NAME.json and its logits to NAME.npy
+beside it. Each configuration FOLDER/theirs/NAME.config.json becomes a model with random weights, saved in
+FOLDER/theirs/NAME, and its logits in NAME.npy. FOLDER/inputs/NAME.npz holds `input_ids`, `attention_mask` and
+`texts`.
 """
 
 import json
@@ -15,13 +16,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
-INPUTS = ("input_ids", "attention_mask")
-
 
 def compute_logits(model, inputs):
     model.eval()
+    tensors = {name: torch.tensor(inputs[name]).long() for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        return model(**{name: torch.tensor(inputs[name]) for name in INPUTS}).logits.numpy()
+        return model(**tensors).logits.numpy()
 
 
 def read_ours(folder, inputs):
@@ -30,30 +30,30 @@ def read_ours(folder, inputs):
     found = {
         "class": type(model).__name__,
         "dtype": str(model.dtype),
-        "loading_info": {name: [str(key) for key in keys or []] for name, keys in info.items()},
-        "input_ids": tokenizer([str(text) for text in inputs["texts"]])["input_ids"],
+        "problems": {name: sorted(map(str, keys)) for name, keys in info.items() if keys},
+        "texts_as_ids": tokenizer([str(text) for text in inputs["texts"]])["input_ids"],
         "mask_token": tokenizer.mask_token,
     }
     folder.with_suffix(".json").write_text(json.dumps(found))
     np.save(folder.with_suffix(".npy"), compute_logits(model, inputs))
 
 
-def write_theirs(config_file, inputs):
-    folder = config_file.with_name(config_file.name.removesuffix(".config.json"))
+def write_theirs(config_file, folder, inputs):
     fields = json.loads(config_file.read_text())
-    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
-    generator = torch.Generator().manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(**fields))
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.1 * torch.randn(parameter.shape))
     model.save_pretrained(folder)
     np.save(folder.with_suffix(".npy"), compute_logits(model, inputs))
 
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    given = np.load(root / "inputs.npz")
-    for path in sorted(path for path in (root / "ours").iterdir() if path.is_dir()):
-        read_ours(path, given)
-    for path in sorted((root / "theirs").glob("*.config.json")):
-        write_theirs(path, given)
+    for inputs_file in sorted((root / "inputs").iterdir()):
+        name = inputs_file.stem
+        given = np.load(inputs_file)
+        read_ours(root / "ours" / name, given)
+        if (root / "theirs" / f"{name}.config.json").exists():
+            write_theirs(root / "theirs" / f"{name}.config.json", root / "theirs" / name, given)
