@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -18,13 +19,14 @@ from transformers import (
     TFAutoModelForMaskedLM,
     TFPreTrainedModel,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, has_file
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.locations import resolve_name_or_path
-from tfmlm.training.weights import tie_output_bias
+from tfmlm.training.weights import select_encoder_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -90,14 +92,16 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
     _check_head(model_config)
     try:
         model, info = TFAutoModelForMaskedLM.from_pretrained(
-            name_or_path, config=model_config, output_loading_info=True, trust_remote_code=False
+            _fetch_shards(name_or_path),
+            config=model_config,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = _HOW_TO_CONVERT if "from_pt=True" in str(error) else first_line(error)
         raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
     missing = tie_output_bias(model, info["missing_keys"])
-    encoder_name = re.compile(rf"{model.base_model_prefix}[./]")
-    missing_in_encoder = [name for name in missing if encoder_name.match(name)]
+    missing_in_encoder = select_encoder_names(model, missing)
     if missing_in_encoder:
         raise UserError(
             f"weights of {name_or_path!r} lack {len(missing_in_encoder)} tensors of the encoder, "
@@ -126,6 +130,13 @@ def _read_config(name_or_path: str) -> PretrainedConfig:
         )
         del model_config.auto_map  # the files that it names are not saved with the trained model
     return model_config
+
+
+def _fetch_shards(name_or_path: str) -> str:
+    """The folder of a Hub model whose weights are split: transformers reads shards from a folder only."""
+    if Path(name_or_path).is_dir() or not has_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME):
+        return name_or_path
+    return snapshot_download(name_or_path, allow_patterns=["config.json", "model*.safetensors*"])
 
 
 def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:

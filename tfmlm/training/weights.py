@@ -114,3 +114,15 @@ def tie_output_bias(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
     (present,) = pair.keys() - absent
     pair[name].assign(pair[present])
     return [other for other in missing if other != name]
+
+
+def select_encoder_names(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
+    """Selects the encoder's among the names that the loader missed.
+
+    They begin with the encoder's prefix; but if no name in the weights does, as in a file that holds an
+    encoder alone, the loader looks for them without it.
+    """
+    prefix = f"{model.base_model_prefix}."
+    bare = {name.removeprefix(prefix) for name in _name_as_pytorch(model) if name.startswith(prefix)}
+    prefixes = (prefix, f"{model.base_model_prefix}/")  # PyTorch's and TensorFlow's
+    return [name for name in missing if name.startswith(prefixes) or name in bare]
