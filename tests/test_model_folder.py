@@ -73,16 +73,18 @@ def test_the_configuration_names_pytorchs_class(
     assert config["vocab_size"] == len(word_tokenizer)
 
 
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])  # of transformers 4 and 5
 def test_the_precision_of_the_weights_before_and_their_place_are_forgotten(
-    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+    key: str, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     save(tmp_path / "first", word_tokenizer)
     file = tmp_path / "first" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"torch_dtype": "float16"}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: "float16"}))
     model, tokenizer = load_model_folder(tmp_path / "first")
     save_model_folder(model, tokenizer, tmp_path / "second", {})
     text = (tmp_path / "second" / "config.json").read_text()
     assert json.loads(text)["torch_dtype"] == "float32"
+    assert "float16" not in text
     for path in (tmp_path / "second").glob("*.json"):
         assert str(tmp_path) not in path.read_text(), path.name
 

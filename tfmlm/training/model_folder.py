@@ -54,7 +54,10 @@ def save_model_folder(
 def _write_config(model: TFPreTrainedModel, folder: Path) -> None:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__.removeprefix("TF")]
-    config.torch_dtype = "float32"  # as the weights are written, whatever the checkpoint was before
+    # As the weights are written, whatever the checkpoint was before; transformers 5 calls it `dtype`.
+    config.torch_dtype = "float32"
+    if hasattr(config, "dtype"):
+        del config.dtype
     config.save_pretrained(folder)
 
 
