@@ -20,6 +20,7 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     transformers.logging.set_verbosity_error()
     # One bar for each map and filter; the run logs one line a stage instead.
     datasets.disable_progress_bars()
+    quieten_hub()
     # It logs a broken file and then raises it.
     datasets.logging.set_verbosity(logging.CRITICAL)
     # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
@@ -29,6 +30,16 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     # tf_keras, transformers and their dependencies warn of their own deprecations.
     if ignore_warnings:
         warnings.simplefilter("ignore")
+
+
+def quieten_hub() -> None:
+    """Silences `huggingface_hub`: our own lines say what failed and what comes next."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    # They would run through the progress bar of the training.
+    disable_progress_bars()
+    # Its warnings of each attempt hold signed addresses.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def show_progress_lines() -> None:
