@@ -4,7 +4,6 @@ It keeps repositories with branches and commits, LFS objects behind signed addre
 what it was asked for.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -19,9 +18,11 @@ from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_store import LFS_SUFFIXES, Repository, describe_mode, git_hash, list_folder, list_paths
+
 TOKEN = "hf_test_only_secret"
 SIGNATURE = "X-Amz-Signature=5161e7c0de"
-_LFS_SUFFIXES = (".safetensors", ".h5", ".bin", ".parquet")
+_API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(?:/[^/]+)?)(?:/(?P<action>\w[\w-]*)/(?P<rest>.+))?"
 
 
 @dataclass
@@ -48,34 +49,6 @@ class Fault:
     hold: Event | None = None
     seconds: float = 0.0
     met: int = 0
-
-
-@dataclass
-class Repository:
-    """Attributes: `commits` maps a commit to its files, `branches` a branch to its commits, oldest first."""
-
-    private: bool
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    branches: dict[str, list[str]] = field(default_factory=dict)
-
-    def commit(self, branch: str, files: dict[str, bytes]) -> str:
-        history = self.branches.setdefault(branch, [])
-        sha = hashlib.sha1(f"{branch} {len(self.commits)}".encode()).hexdigest()
-        self.commits[sha] = files
-        history.append(sha)
-        return sha
-
-    def find(self, revision: str) -> str | None:
-        return (
-            self.branches[revision][-1]
-            if revision in self.branches
-            else (revision if revision in self.commits else None)
-        )
-
-    def files(self, branch: str = "main") -> dict[str, bytes]:
-        """The files of a branch, without the Hub's own `.gitattributes`."""
-        files = self.commits[self.branches[branch][-1]]
-        return {path: content for path, content in files.items() if path != ".gitattributes"}
 
 
 class HubServer(ThreadingHTTPServer):
@@ -166,7 +139,7 @@ class HubHandler(BaseHTTPRequestHandler):
         except (CutError, BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
 
     def meets(self, fault: Fault) -> bool:
         """Whether the fault is all of the answer."""
@@ -212,37 +185,49 @@ class HubHandler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         if url.path.startswith("/lfs/"):
-            return self.use_storage(url.path.rpartition("/")[2], url.query, body)
+            self.use_storage(url.path.rpartition("/")[2], url.query, body)
+            return
         self.server.authorizations.add(self.headers.get("Authorization"))
         if url.path == "/api/validate-yaml":
-            return self.answer({"errors": [], "warnings": []})
-        if url.path == "/api/whoami-v2":
-            return self.answer({"name": "me"}) if self.is_known else self.refuse("Unauthorized", 401)
-        if self.command == "POST" and "/paths-info/" not in url.path and not self.is_known:
-            return self.answer({"error": "Invalid credentials in Authorization header"}, 401)
-        if url.path == "/api/repos/create":
-            return self.create(json.loads(body))
-        if batch := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", url.path):
-            return self.sign(batch[1], json.loads(body))
-        if resolve := re.fullmatch(r"/(.+?)/resolve/(.+)", url.path):
-            return self.with_repository(resolve[1], lambda found: self.resolve(found, resolve[2]))
-        if api := re.fullmatch(r"/api/(models|datasets)/([^/]+(?:/[^/]+)?)(?:/(\w[\w-]*)/(.+))?", url.path):
-            prefix = "datasets/" if api[1] == "datasets" else ""
-            name, action, rest = api[2], api[3] or "revision", api[4] or "main"
-            return self.with_repository(
-                prefix + name, lambda found: self.act(name, found, action, rest, body)
-            )
-        return self.refuse("EntryNotFound")
+            self.answer({"errors": [], "warnings": []})
+        elif self.command == "POST" and "/paths-info/" not in url.path and not self.is_known:
+            self.answer({"error": "Invalid credentials in Authorization header"}, 401)
+        elif url.path == "/api/repos/create":
+            self.create(json.loads(body))
+        elif batch := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", url.path):
+            self.sign(batch[1], json.loads(body))
+        elif resolve := re.fullmatch(r"/(.+?)/resolve/(.+)", url.path):
+            if self.find_repository(resolve[1]) and self.find_revision(resolve[2]):
+                self.resolve()
+        elif api := re.fullmatch(_API, url.path):
+            self.name = api["name"]
+            key = f"datasets/{self.name}" if api["kind"] == "datasets" else self.name
+            if self.find_repository(key):
+                self.act(api["action"] or "revision", api["rest"] or "main", body)
+        else:
+            self.refuse("EntryNotFound")
 
     @property
     def is_known(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
-    def with_repository(self, key: str, act: Any) -> None:
+    def find_repository(self, key: str) -> bool:
         repository = self.server.repositories.get(key)
         if repository is None or (repository.private and not self.is_known):
-            return self.refuse("RepoNotFound", 404 if self.is_known else 401)
-        return act(repository)
+            self.refuse("RepoNotFound", 404 if self.is_known else 401)
+            return False
+        self.repository = repository
+        return True
+
+    def find_revision(self, rest: str) -> bool:
+        """Takes `revision/path` apart."""
+        self.revision, _, self.inner_path = rest.partition("/")
+        sha = self.repository.find(self.revision)
+        if sha is None:
+            self.refuse("RevisionNotFound")
+            return False
+        self.sha, self.files = sha, self.repository.commits[sha]
+        return True
 
     def create(self, request: dict[str, Any]) -> None:
         name = f"{request.get('organization') or 'me'}/{request['name']}"
@@ -270,129 +255,76 @@ class HubHandler(BaseHTTPRequestHandler):
     def use_storage(self, oid: str, query: str, body: bytes) -> None:
         assert self.headers.get("Authorization") is None
         assert query == SIGNATURE
-        if self.command != "PUT":
-            return self.send(self.server.objects[oid], 200, {"ETag": f'"{oid}"'})
-        assert hashlib.sha256(body).hexdigest() == oid
-        self.server.objects[oid] = body
-        self.server.uploads.append(oid)
-        return self.answer({})
+        if self.command == "PUT":
+            assert hashlib.sha256(body).hexdigest() == oid
+            self.server.objects[oid] = body
+            self.server.uploads.append(oid)
+            self.answer({})
+        else:
+            self.send(self.server.objects[oid], 200, {"ETag": f'"{oid}"'})
 
     # === Repositories ===
 
-    def act(self, name: str, repository: Repository, action: str, rest: str, body: bytes) -> None:
+    def act(self, action: str, rest: str, body: bytes) -> None:
         if action == "branch":
-            if rest in repository.branches:
-                return self.answer({"error": "exists"}, 409)
-            repository.branches[rest] = [repository.branches["main"][-1]]
-            return self.answer({})
-        if action == "verify":
-            oid = json.loads(body)["oid"]
-            return self.answer({}, 200 if oid in self.server.objects else 400)
-        revision, _, path = rest.partition("/")
-        sha = repository.find(revision)
-        if sha is None:
-            return self.refuse("RevisionNotFound")
-        if action == "preupload":
-            return self.answer(
-                {"files": [describe_mode(repository, sha, file) for file in json.loads(body)["files"]]}
-            )
-        if action == "commit":
-            return self.commit(name, repository, revision, body)
-        if action == "tree":
-            return self.list_tree(repository, sha, path)
-        if action == "paths-info":
-            return self.answer(list_paths(repository.commits[sha], parse_qs(body.decode()).get("paths", [])))
-        siblings = [{"rfilename": path} for path in repository.commits[sha]]
-        return self.answer(
-            {
-                "id": name,
-                "sha": sha,
-                "private": repository.private,
-                "siblings": siblings,
-                "tags": [],
-                "downloads": 0,
+            self.make_branch(rest)
+        elif action == "verify":
+            self.answer({}, 200 if json.loads(body)["oid"] in self.server.objects else 400)
+        elif self.find_revision(rest):
+            acts = {
+                "preupload": self.preupload,
+                "commit": self.commit,
+                "tree": self.list_tree,
+                "paths-info": self.list_paths,
+                "revision": self.describe,
             }
-        )
+            acts[action](body)
 
-    def commit(self, name: str, repository: Repository, branch: str, body: bytes) -> None:
-        with self.server.lock:
-            files = dict(repository.commits[repository.branches[branch][-1]])
-            for line in map(json.loads, body.splitlines()):
-                value = line["value"]
-                if line["key"] == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    files[value["path"]] = self.server.objects[value["oid"]]
-                elif line["key"] == "deletedFile":
-                    del files[value["path"]]
-            sha = repository.commit(branch, files)
+    def make_branch(self, name: str) -> None:
+        if name in self.repository.branches:
+            self.answer({"error": "exists"}, 409)
+        else:
+            self.repository.branches[name] = [self.repository.branches["main"][-1]]
+            self.answer({})
+
+    def preupload(self, body: bytes) -> None:
         self.answer(
-            {"success": True, "commitOid": sha, "commitUrl": f"{self.server.url}/{name}/commit/{sha}"}
+            {"files": [describe_mode(self.files, file["path"]) for file in json.loads(body)["files"]]}
         )
 
-    def list_tree(self, repository: Repository, sha: str, folder: str) -> None:
-        start = f"{folder}/" if folder else ""
-        files = {path: data for path, data in repository.commits[sha].items() if path.startswith(start)}
-        if not files:
-            return self.refuse("EntryNotFound")
-        if "recursive" in self.query and self.query["recursive"] != ["False"]:
-            return self.answer([describe_file(path, data) for path, data in files.items()])
-        inner = {
-            path.removeprefix(start).partition("/")[0] for path in files if "/" in path.removeprefix(start)
-        }
-        direct = [
-            describe_file(path, data) for path, data in files.items() if "/" not in path.removeprefix(start)
-        ]
-        return self.answer(direct + [describe_folder(start + name) for name in sorted(inner)])
+    def commit(self, body: bytes) -> None:
+        with self.server.lock:
+            operations = [json.loads(line) for line in body.splitlines()]
+            sha = self.repository.apply(self.revision, operations, self.server.objects)
+        url = f"{self.server.url}/{self.name}/commit/{sha}"
+        self.answer({"success": True, "commitOid": sha, "commitUrl": url})
 
-    def resolve(self, repository: Repository, rest: str) -> None:
-        revision, _, path = rest.partition("/")
-        sha = repository.find(revision)
-        if sha is None:
-            return self.refuse("RevisionNotFound")
-        content = repository.commits[sha].get(path)
+    def list_tree(self, body: bytes) -> None:
+        is_recursive = self.query.get("recursive", ["False"]) != ["False"]
+        found = list_folder(self.files, self.inner_path, is_recursive)
+        if found:
+            self.answer(found)
+        else:
+            self.refuse("EntryNotFound")
+
+    def list_paths(self, body: bytes) -> None:
+        self.answer(list_paths(self.files, parse_qs(body.decode()).get("paths", [])))
+
+    def describe(self, body: bytes) -> None:
+        siblings = [{"rfilename": path} for path in self.files]
+        private = self.repository.private
+        self.answer({"id": self.name, "sha": self.sha, "private": private, "siblings": siblings, "tags": []})
+
+    def resolve(self) -> None:
+        headers = {"X-Repo-Commit": self.sha, "Accept-Ranges": "bytes"}
+        content = self.files.get(self.inner_path)
         if content is None:
-            return self.answer(
-                {"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha}
-            )
-        headers = {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
-        if not path.endswith(_LFS_SUFFIXES):
-            return self.send(content, 200, headers | {"ETag": f'"{git_hash(content)}"'})
-        oid = hashlib.sha256(content).hexdigest()
-        self.server.objects[oid] = content
-        linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-        location = {"Location": f"{self.server.url}/lfs/{oid}?{SIGNATURE}"}
-        return self.send(b"", 302, headers | linked | location)
-
-
-def git_hash(content: bytes) -> str:
-    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-
-
-def describe_mode(repository: Repository, sha: str, file: dict[str, Any]) -> dict[str, Any]:
-    path = file["path"]
-    is_large = path.endswith(_LFS_SUFFIXES)
-    content = repository.commits[sha].get(path)
-    oid = None
-    if content is not None:
-        oid = hashlib.sha256(content).hexdigest() if is_large else git_hash(content)
-    mode = "lfs" if is_large else "regular"
-    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
-
-
-def describe_file(path: str, content: bytes) -> dict[str, Any]:
-    info: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
-    if path.endswith(_LFS_SUFFIXES):
-        oid = hashlib.sha256(content).hexdigest()
-        info["lfs"] = {"oid": oid, "size": len(content), "pointerSize": 130}
-    return info
-
-
-def describe_folder(path: str) -> dict[str, Any]:
-    return {"type": "directory", "path": path, "size": 0, "oid": git_hash(path.encode())}
-
-
-def list_paths(files: dict[str, bytes], paths: list[str]) -> list[dict[str, Any]]:
-    found = [describe_file(path, files[path]) for path in paths if path in files]
-    folders = [path for path in paths if any(file.startswith(f"{path}/") for file in files)]
-    return found + [describe_folder(path) for path in folders]
+            self.answer({"error": "Entry not found"}, 404, headers | {"X-Error-Code": "EntryNotFound"})
+        elif not self.inner_path.endswith(LFS_SUFFIXES):
+            self.send(content, 200, headers | {"ETag": f'"{git_hash(content)}"'})
+        else:
+            oid = hashlib.sha256(content).hexdigest()
+            self.server.objects[oid] = content
+            linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
+            location = {"Location": f"{self.server.url}/lfs/{oid}?{SIGNATURE}"}
+            self.send(b"", 302, headers | linked | location)
