@@ -71,6 +71,11 @@ class HubServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    @property
+    def storage_url(self) -> str:
+        """Another host, as the Hub's storage is: clients send it no token."""
+        return f"http://localhost:{self.server_port}"
+
     def make_repository(self, key: str, files: dict[str, bytes], private: bool = False) -> Repository:
         """A repository with one commit; a dataset's key is `datasets/` and its name."""
         repository = self.repositories[key] = Repository(private)
@@ -245,7 +250,7 @@ class HubHandler(BaseHTTPRequestHandler):
         objects = []
         for item in request["objects"]:
             actions = {
-                "upload": {"href": f"{self.server.url}/lfs/{item['oid']}?{SIGNATURE}"},
+                "upload": {"href": f"{self.server.storage_url}/lfs/{item['oid']}?{SIGNATURE}"},
                 "verify": {"href": f"{self.server.url}/api/models/{key}/verify/main"},
             }
             is_there = item["oid"] in self.server.objects
@@ -326,5 +331,5 @@ class HubHandler(BaseHTTPRequestHandler):
             oid = hashlib.sha256(content).hexdigest()
             self.server.objects[oid] = content
             linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-            location = {"Location": f"{self.server.url}/lfs/{oid}?{SIGNATURE}"}
+            location = {"Location": f"{self.server.storage_url}/lfs/{oid}?{SIGNATURE}"}
             self.send(b"", 302, headers | linked | location)

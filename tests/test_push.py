@@ -1,13 +1,15 @@
 """Pushing to a server that speaks the Hub's interface, through the real `huggingface_hub` client."""
 
+import signal
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from tests.hub_client import assert_no_secret_in, run_tfmlm
+from tests.hub_client import assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_server import TOKEN, Fault, HubServer, running_hub
 from tfmlm.config import HubConfig
 from tfmlm.errors import UserError
@@ -145,6 +147,17 @@ def test_a_hub_that_does_not_answer_is_given_up(hub: HubServer, model_dir: Path)
     assert done.returncode == 0, done.stderr
     assert "trying again" in done.stderr
     assert hub.count(COMMIT) == 2
+
+
+def test_a_push_that_is_told_to_end_says_what_is_not_done(hub: HubServer, model_dir: Path) -> None:
+    hub.faults.append(Fault(COMMIT, hold=Event()))
+    process = start_tfmlm(hub, "push", model_dir)
+    hub.wait_for(COMMIT)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 2, error
+    assert "interrupted; the model is safe on disk and not on the Hub" in error.splitlines()[-1]
+    assert f"`tfmlm push {model_dir}` tries again" in error.splitlines()[-1]
 
 
 # === Others are reported, and a later push finishes the rest ===

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -37,7 +41,8 @@ def push_model(model_dir: Path, hub: HubConfig, command: str) -> str:
         raise UserError("hub.repo_id is empty; set it to a name such as me/my-model")
     upload = Upload("masked language model", model_dir, hub.revision, WEIGHT_FILES)
     try:
-        return upload_patiently(upload, hub)
+        with interruptible():
+            return upload_patiently(upload, hub)
     except (PushError, KeyboardInterrupt) as error:
         reason = str(error) or "it was interrupted"
         raise UserError(
@@ -57,6 +62,19 @@ def push_run(folder: RunFolder, hub: HubConfig) -> None:
         return
     push_model(folder.model_dir, hub, _command_for(folder, hub))
     write_atomically(folder.push_file, destination)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets SIGTERM do what Ctrl-C does, so that a push that is ended can say what is not done."""
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be taken
+        yield
+        return
+    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old_handler)
 
 
 def _command_for(folder: RunFolder, hub: HubConfig) -> str:

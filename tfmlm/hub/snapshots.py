@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from tfmlm.config import Config
 from tfmlm.errors import PreemptedError, UserError, first_line
 from tfmlm.hub.background import BackgroundPusher
-from tfmlm.hub.push import WEIGHT_FILES
+from tfmlm.hub.push import WEIGHT_FILES, interruptible
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RunFolder
 from tfmlm.training.choosing import make_schedule
@@ -53,7 +53,8 @@ def pushing_in_background(config: Config, folder: RunFolder) -> Iterator[MakeCal
         raise
     pusher.drop(config.hub.revision)
     try:
-        pusher.finish()
+        with interruptible():
+            pusher.finish()
     except KeyboardInterrupt:
         # Not pushed here: what is still on its way could arrive after it and win.
         raise UserError(

@@ -22,7 +22,7 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError
-from tfmlm.locations import resolve_name_or_path
+from tfmlm.locations import advise_offline, resolve_name_or_path
 
 _COUNTED_BLOCKS = 4096
 """Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""
@@ -81,7 +81,9 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
         model_config = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"model.name_or_path {name_or_path!r} cannot be loaded: {reason}") from error
+        raise UserError(
+            f"model.name_or_path {name_or_path!r} cannot be loaded: {reason}{advise_offline()}"
+        ) from error
     model_config = _override(model_config, fields)
     _check_has_head(model_config)
     try:
