@@ -1,5 +1,6 @@
 """Pushing to a server that speaks the Hub's interface, through the real `huggingface_hub` client."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 
 from tests.hub_client import assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_server import TOKEN, Fault, HubServer, running_hub
-from tfmlm.config import HubConfig
+from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
+from tfmlm.config_loading import check_config, load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.push import push_model
 
@@ -260,3 +262,30 @@ def test_the_error_itself_holds_no_token(model_dir: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError) as caught:
         push_model(model_dir, HubConfig(repo_id="me/mine"), "tfmlm push RUN")
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+# === Settings ===
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("hub.repo_id='my model'", "hub.repo_id is 'my model'; it must be a name such as me/my-model"),
+        ("hub.revision='a b'", "hub.revision is 'a b'; it must be the name of a branch"),
+        ("hub.checkpoints=main", "hub.checkpoints is 'main', where the model goes too"),
+        ("hub.every_steps=0", "hub.every_steps is 0; it must be more than 0"),
+        ("hub.retry_seconds=-1", "hub.retry_seconds is -1.0; it must be 0 or more"),
+        ("hub.timeout_seconds=0", "hub.timeout_seconds is 0.0; it must be more than 0"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(setting: str, message: str, model_dir: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(model_dir / "run_config.yaml", [setting])
+
+
+def test_a_stream_has_no_epochs_to_push_at() -> None:
+    config = Config(
+        data=DataConfig(streaming=True), model=ModelConfig(name_or_path="x"), hub=HubConfig(each_epoch=True)
+    )
+    with pytest.raises(UserError, match="use hub.every_steps"):
+        check_config(config)

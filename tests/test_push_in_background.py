@@ -31,7 +31,7 @@ def write(config: Config, path: Path) -> Path:
 
 
 def pushing(config: Config, **settings: object) -> Config:
-    return replace(config, hub=HubConfig(push=True, repo_id="me/mine", **settings))
+    return replace(config, hub=HubConfig(push=True, **{"repo_id": "me/mine"} | settings))
 
 
 def read_steps(run_dir: Path) -> list[int]:
@@ -89,7 +89,7 @@ def test_a_fresh_machine_goes_on_exactly_from_the_branch(
     plain = make_config(
         tmp_path, text_file, dropout=True, max_steps=400, epochs=100, checkpoint_every_steps=20
     )
-    config = pushing(plain, every_steps=20, checkpoints="training", revision="trained")
+    config = pushing(plain, repo_id="mine", every_steps=20, checkpoints="training", revision="trained")
     first = start_tfmlm(hub, "train", write(config, tmp_path / "config.yaml"))
     hub.wait_for(f"{COMMIT}training", seconds=120)
     hub.wait_for(f"{COMMIT}trained", seconds=120)
@@ -110,7 +110,7 @@ def test_a_fresh_machine_goes_on_exactly_from_the_branch(
     done = run_tfmlm(hub, "train", write(fresh, tmp_path / "fresh.yaml"))
     assert done.returncode == 2
     assert (
-        "branch 'training' of 'me/mine' holds a run of another configuration (optimizer.learning_rate)"
+        "branch 'training' of 'mine' holds a run of another configuration (optimizer.learning_rate)"
         in (done.stderr.splitlines()[-1])
     )
     assert not (tmp_path / "fresh").exists()

@@ -56,7 +56,7 @@ class BackgroundPusher:
             open_uploads = [each.name for each in (self._current, *self._waiting.values()) if each]
             self._is_ending.set()
             self._changed.notify_all()
-        if open_uploads:
+        if open_uploads and patience_seconds != 0:
             _LOGGER.info("waiting for the Hub to take %s", " and ".join(open_uploads))
         self._thread.join(patience_seconds)
 

@@ -56,16 +56,19 @@ def pull_run(config: Config) -> None:
 
 def _download(hub: HubConfig, path: Path) -> bool:
     """Downloads the branch as it is now; whether it is there."""
+    api = HfApi()
     assert hub.repo_id
+    # Without an owner it is the user's, as in a push.
+    repo_id = hub.repo_id if "/" in hub.repo_id else f"{api.whoami()['name']}/{hub.repo_id}"
     try:
-        commit = HfApi().model_info(hub.repo_id, revision=hub.checkpoints).sha
+        commit = api.model_info(repo_id, revision=hub.checkpoints).sha
     except RevisionNotFoundError:
         return False
     except RepositoryNotFoundError as error:
         if error.response is None or error.response.status_code != 404:  # who may not read it is told 401
             raise
         return False
-    snapshot_download(hub.repo_id, revision=commit, local_dir=path)
+    snapshot_download(repo_id, revision=commit, local_dir=path)
     return True
 
 

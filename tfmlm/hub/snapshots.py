@@ -48,8 +48,12 @@ def pushing_in_background(config: Config, folder: RunFolder) -> Iterator[MakeCal
     try:
         yield lambda setup, log: [PushSnapshots(snapshots, config, setup, log)]
     except PreemptedError:
+        pusher.drop(config.hub.revision)
         snapshots.offer_checkpoint()
         pusher.finish(_GRACE_SECONDS)
+        raise
+    except BaseException:
+        pusher.finish(0)
         raise
     pusher.drop(config.hub.revision)
     try:
