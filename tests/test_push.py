@@ -287,5 +287,5 @@ def test_a_stream_has_no_epochs_to_push_at() -> None:
     config = Config(
         data=DataConfig(streaming=True), model=ModelConfig(name_or_path="x"), hub=HubConfig(each_epoch=True)
     )
-    with pytest.raises(UserError, match="use hub.every_steps"):
+    with pytest.raises(UserError, match=r"use hub\.every_steps"):
         check_config(config)
