@@ -22,6 +22,10 @@ from tests.hub_store import LFS_SUFFIXES, Repository, describe_mode, git_hash, l
 
 TOKEN = "hf_test_only_secret"
 SIGNATURE = "X-Amz-Signature=5161e7c0de"
+_FIXED_ANSWERS = {
+    "/api/validate-yaml": {"errors": [], "warnings": []},
+    "/api/whoami-v2": {"type": "user", "name": "me"},
+}
 _API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(?:/[^/]+)?)(?:/(?P<action>\w[\w-]*)/(?P<rest>.+))?"
 
 
@@ -193,10 +197,11 @@ class HubHandler(BaseHTTPRequestHandler):
             self.use_storage(url.path.rpartition("/")[2], url.query, body)
             return
         self.server.authorizations.add(self.headers.get("Authorization"))
-        if url.path == "/api/validate-yaml":
-            self.answer({"errors": [], "warnings": []})
-        elif self.command == "POST" and "/paths-info/" not in url.path and not self.is_known:
+        needs_token = self.command == "POST" and "/paths-info/" not in url.path
+        if not self.is_known and (needs_token or url.path == "/api/whoami-v2"):
             self.answer({"error": "Invalid credentials in Authorization header"}, 401)
+        elif url.path in _FIXED_ANSWERS:
+            self.answer(_FIXED_ANSWERS[url.path])
         elif url.path == "/api/repos/create":
             self.create(json.loads(body))
         elif batch := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", url.path):

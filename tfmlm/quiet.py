@@ -47,3 +47,5 @@ def show_progress_lines() -> None:
     logger = logging.getLogger("tfmlm")
     logger.handlers = [logging.StreamHandler()]
     logger.setLevel(logging.INFO)
+    # With a handler there, a library's `basicConfig` does nothing; else it would print each line again.
+    logging.getLogger().addHandler(logging.NullHandler())
