@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -172,7 +173,9 @@ def _train(options: argparse.Namespace) -> int:
 
     finished = run(config)
     if finished:
-        print(describe_run(finished))
+        print(describe_run(finished), flush=True)
+    if finished and finished.unpushed:
+        raise UserError(finished.unpushed)
     return 0
 
 
@@ -222,7 +225,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     _start_libraries()
-    from tfmlm.run import export_run, load_trained
+    from tfmlm.run import export_run
+    from tfmlm.run_folder import load_trained
 
     export = export_run(*load_trained(options.model, options.overrides))
     print("\n".join([str(export.path), *(f"note: {note}" for note in export.notes)]))
@@ -252,12 +256,15 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
-    _start_libraries()
     from tfmlm.hub.push import push_model
-    from tfmlm.run import load_trained
+    from tfmlm.quiet import quieten_hub, show_progress_lines
+    from tfmlm.run_folder import load_trained
 
+    quieten_hub()
+    show_progress_lines()
     config, model_dir = load_trained(options.model, options.overrides)
-    print(push_model(model_dir, config.hub))
+    command = shlex.join(["tfmlm", "push", str(options.model), *options.overrides])
+    print(push_model(model_dir, config.hub, command))
     return 0
 
 

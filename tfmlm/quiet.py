@@ -19,6 +19,7 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     transformers.logging.set_verbosity_error()
     # One bar for each map and filter; the run logs one line a stage instead.
     datasets.disable_progress_bars()
+    quieten_hub()
     # It logs a broken file and then raises it.
     datasets.logging.set_verbosity(logging.CRITICAL)
     # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
@@ -41,8 +42,20 @@ def quieten_tensorflow(ignore_warnings: bool = True) -> None:
         warnings.simplefilter("ignore")
 
 
+def quieten_hub() -> None:
+    """Silences `huggingface_hub`: our own lines say what failed and what comes next."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    # They would run through the progress bar of the training.
+    disable_progress_bars()
+    # Its warnings of each attempt hold signed addresses.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
 def show_progress_lines() -> None:
     """Prints what the `tfmlm` logger says, one plain line a message, to standard error."""
     logger = logging.getLogger("tfmlm")
     logger.handlers = [logging.StreamHandler()]
     logger.setLevel(logging.INFO)
+    # With a handler there, a library's `basicConfig` does nothing; else it would print each line again.
+    logging.getLogger().addHandler(logging.NullHandler())

@@ -120,7 +120,7 @@ def _read_config(name_or_path: str) -> PretrainedConfig:
                 "use a model type that transformers has"
             ) from error
         raise UserError(
-            f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}"
+            f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}{advise_offline()}"
         ) from error
     if hasattr(model_config, "auto_map"):
         _LOGGER.warning(

@@ -13,7 +13,7 @@ from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
-from tfmlm.training.fit import fit
+from tfmlm.training.fit import MakeCallbacks, fit, make_no_callbacks
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.plots import plot_metrics
 from tfmlm.training.run_log import RunLog, read_initial_evaluation
@@ -41,8 +41,15 @@ class TrainedModel(NamedTuple):
     notes: list[str]
 
 
-def train(config: Config, folder: RunFolder) -> TrainedModel:
+def train(
+    config: Config, folder: RunFolder, make_more_callbacks: MakeCallbacks = make_no_callbacks
+) -> TrainedModel:
     """Trains a masked language model, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        config: the run.
+        folder: where it is written.
+        make_more_callbacks: what else is to be done at each step.
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
@@ -70,7 +77,7 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
                 log.add_evaluation(before)
             is_over = checkpoint.is_stale(config.train.early_stopping_patience)
             if first_step < setup.total_steps and not is_over:
-                fit(config, setup, checkpoint, log)
+                fit(config, setup, checkpoint, log, make_more_callbacks)
             after = evaluate(setup.model, setup.validation)
             log.add_evaluation(after)
         notes = setup.notes + _describe_overflow(log)
