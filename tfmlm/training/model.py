@@ -25,7 +25,7 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
-from tfmlm.locations import resolve_name_or_path
+from tfmlm.locations import advise_offline, resolve_name_or_path
 from tfmlm.training.weights import select_encoder_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
