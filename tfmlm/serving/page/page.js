@@ -8,6 +8,8 @@ const [versions, message, results] = ["versions", "message", "results"].map(at);
 
 const EXAMPLE = "The … of the model to load.";
 
+const CONTEXT_WORDS = 6;
+
 const NO_TEXTS =
   "This version takes token ids and no texts. To export one that takes texts, or be told why that cannot be:\n" +
   "tfmlm export RUN export.text_signature=require";
@@ -148,10 +150,17 @@ function makeCandidate(mask, candidate) {
 
 /** The words around a mask, so that several masks can be told apart. */
 function makeContext(mask) {
-  const { parts } = shown;
-  const before = parts[mask].split(/\s+/u).slice(-6).join(" ");
-  const after = parts[mask + 1].split(/\s+/u).slice(0, 6).join(" ");
-  const context = make("p", "", before, make("mark", "", used.mask_token), after);
+  const [before, after] = [shown.parts[mask], shown.parts[mask + 1]].map((part) => part.split(/(\s+)/u));
+  const most = 2 * CONTEXT_WORDS; // with the white space between them
+  const context = make(
+    "p",
+    "",
+    before.length > most ? "… " : "",
+    before.slice(-most).join(""),
+    make("mark", "", used.mask_token),
+    after.slice(0, most).join(""),
+    after.length > most ? " …" : "",
+  );
   context.dir = "auto";
   return context;
 }
