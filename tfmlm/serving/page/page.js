@@ -20,6 +20,9 @@ let model = { name: "", versions: [] };
 /** The one of `model.versions` that answers. */
 let used = null;
 
+/** How the sentence writes a mask. */
+let maskToken = "";
+
 /** What is shown: {text, parts, masks: [[{token, score}]], chosen: [candidate or undefined]}. */
 let shown = null;
 
@@ -88,7 +91,6 @@ async function readModel() {
 function useVersion() {
   running.abort();
   if (shown && sentence.value === composeShown()) sentence.value = shown.text;
-  const previous = used;
   used = model.versions[versions.selectedIndex];
   for (const element of [sentence, insert, fillButton]) element.disabled = !used.text_signature;
   if (!used.text_signature) {
@@ -96,9 +98,11 @@ function useVersion() {
     say(NO_TEXTS, "error");
     return;
   }
-  insert.textContent = `Insert ${used.mask_token}`;
-  if (!sentence.value) sentence.value = EXAMPLE.replace("…", used.mask_token);
-  if (previous?.text_signature) sentence.value = sentence.value.replaceAll(previous.mask_token, used.mask_token);
+  const previous = maskToken;
+  maskToken = used.mask_token;
+  insert.textContent = `Insert ${maskToken}`;
+  if (previous) sentence.value = sentence.value.replaceAll(previous, maskToken);
+  else sentence.value = EXAMPLE.replace("…", maskToken);
   fill();
 }
 
@@ -150,14 +154,15 @@ function makeCandidate(mask, candidate) {
 
 /** The words around a mask, so that several masks can be told apart. */
 function makeContext(mask) {
-  const [before, after] = [shown.parts[mask], shown.parts[mask + 1]].map((part) => part.split(/(\s+)/u));
+  const around = [shown.parts.slice(0, mask + 1), shown.parts.slice(mask + 1)];
+  const [before, after] = around.map((parts) => parts.join(maskToken).split(/(\s+)/u));
   const most = 2 * CONTEXT_WORDS; // with the white space between them
   const context = make(
     "p",
     "",
     before.length > most ? "… " : "",
     before.slice(-most).join(""),
-    make("mark", "", used.mask_token),
+    make("mark", "", maskToken),
     after.slice(0, most).join(""),
     after.length > most ? " …" : "",
   );
@@ -178,7 +183,7 @@ function showResults() {
   );
 }
 
-const composeShown = () => compose(shown.parts, shown.chosen, used.mask_token);
+const composeShown = () => compose(shown.parts, shown.chosen, maskToken);
 
 // === What a person does ===
 
@@ -204,14 +209,14 @@ async function fill() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const [text, { version, mask_token: mask }] = [sentence.value, used];
+  const [text, { version }] = [sentence.value, used];
   results.setAttribute("aria-busy", "true");
   const start = performance.now();
   try {
     const { masks, note } = await predict(version, text, signal);
     if (signal.aborted) return;
     const milliseconds = Math.max(1, Math.round(performance.now() - start));
-    shown = { text, parts: divide(text, mask, masks.length), masks, chosen: [] };
+    shown = { text, parts: divide(text, maskToken, masks.length), masks, chosen: [] };
     showResults();
     noticeEdit();
     const said = note && `${note[0].toUpperCase()}${note.slice(1)}.`;
@@ -254,7 +259,7 @@ sentence.addEventListener("keydown", (event) => {
 sentence.addEventListener("input", noticeEdit);
 
 insert.addEventListener("click", () => {
-  sentence.setRangeText(used.mask_token, sentence.selectionStart, sentence.selectionEnd, "end");
+  sentence.setRangeText(maskToken, sentence.selectionStart, sentence.selectionEnd, "end");
   sentence.focus();
   noticeEdit();
 });
