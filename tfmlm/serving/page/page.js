@@ -116,6 +116,7 @@ function say(text, kind = "") {
 function clearResults() {
   shown = null;
   results.replaceChildren();
+  results.setAttribute("aria-busy", "false");
 }
 
 function make(tag, className, ...children) {
