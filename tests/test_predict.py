@@ -183,7 +183,7 @@ def test_an_export_that_answers_fewer_masks_refuses(model_dir: Path, tmp_path: P
     version = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), max_masks=1), "name").path
     predict = load_predictor(str(version), top_k=2)
     assert len(predict(TEXTS[:1])[0]) == 1
-    with pytest.raises(UserError, match="has 2 masks and the export answers 1; .* export.max_masks"):
+    with pytest.raises(UserError, match=r"has 2 masks and the export answers 1; .* export\.max_masks"):
         predict(TEXTS)
 
 
@@ -209,6 +209,9 @@ def test_files_and_stdin_give_what_arguments_give(
     assert main([*command, "--json", *texts]) == 0
     expected = read_json(capsys.readouterr().out)
     assert len(expected) == 40
+
+    assert main([*command[:2], *texts[:3], "--json", *command[2:], *texts[3:]]) == 0
+    assert read_json(capsys.readouterr().out) == expected
 
     assert main([*command, "--json", "--input", str(many_texts)]) == 0
     assert read_json(capsys.readouterr().out) == expected

@@ -110,7 +110,7 @@ def test_the_longest_text_is_scored_and_a_longer_one_refused(model_dir: Path) ->
 def test_an_export_is_refused_with_what_to_do(model_dir: Path, tmp_path: Path) -> None:
     export_saved_model(model_dir, ExportConfig(dir=str(tmp_path)), "name")
     for path in (tmp_path / "name", tmp_path / "name" / "1"):
-        with pytest.raises(UserError, match="is an export, .*; score with the run or the model folder"):
+        with pytest.raises(UserError, match=r"is an export, .*; score with the run or the model folder"):
             load_scorer(str(path))
 
 

@@ -42,16 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parses; overrides may also follow options, and `prepare` keeps the flags that it does not know."""
+    """Parses; overrides and texts may also follow options, and `prepare` keeps the flags it does not know."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    flags = [argument for argument in rest if argument.startswith("-") or not hasattr(options, "overrides")]
+    more = next((name for name in ("overrides", "texts") if hasattr(options, name)), None)
+    flags = [argument for argument in rest if more is None or _is_flag(argument)]
     if flags and not hasattr(options, "beam_flags"):
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    if hasattr(options, "overrides"):
-        options.overrides += [argument for argument in rest if argument not in flags]
+    if more:
+        getattr(options, more).extend(argument for argument in rest if argument not in flags)
     options.beam_flags = flags
     return options
+
+
+def _is_flag(argument: str) -> bool:
+    """Whether it is meant as an option; as for argparse, neither `-` nor a text with a space is."""
+    name = argument.partition("=")[0]
+    return name.startswith("-") and name != "-" and " " not in name
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -33,8 +33,8 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     score = commands.add_parser(
         "score",
         help="pseudo-log-likelihood of texts, to rank sentences",
-        epilog="Prints score, tokens and text. The score is the sum of the log probabilities, in nats, of the "
-        "text's tokens, each masked in turn: the higher, the more probable.",
+        epilog="Prints score, tokens and text. The score is the sum of the log probabilities, in nats, of "
+        "the text's tokens, each masked in turn: the higher, the more probable.",
     )
     score.add_argument("model", help="run, model folder or Hub id")
     _add_texts(score, "text")

@@ -93,9 +93,7 @@ def _read_lines(file: IO[bytes], name: str) -> Iterator[GivenText]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{place} is not UTF-8 ({error.reason}, byte {error.start}); convert it"
-            ) from error
+            raise UserError(f"{place} is not UTF-8 (byte {error.start}); convert it") from error
         yield GivenText(text.removesuffix("\n").removesuffix("\r"), place)
 
 
@@ -141,6 +139,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     Raises:
         UserError: the file cannot be written. Whatever is raised, `path` is as it was before.
     """
+    if path.is_dir():
+        raise UserError(f"--output {str(path)!r} is a folder; give a file")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     num_lines = 0
     try:
