@@ -35,6 +35,8 @@ class Size:
         pipeline_repeats: the same for the input pipelines, whose seconds are few and noisy.
         seed: of data order, masks and dropout.
         num_seeds: seeds that the perplexities are means over.
+        timed_calls: calls that a fill-mask figure is the median of.
+        serving_seconds: that the clients keep asking the server.
         num_copies: times that the texts are written into the file that is streamed, so that it is longer
             than a shuffle window.
     """
@@ -51,6 +53,8 @@ class Size:
     num_repeats: int = 3
     seed: int = 0
     num_seeds: int = 3
+    timed_calls: int = 20
+    serving_seconds: int = 60
     pipeline_repeats: int = 7
     num_copies: int = 8
 
@@ -72,6 +76,8 @@ QUICK = Size(
     validation_blocks=8,
     num_repeats=1,
     num_seeds=1,
+    timed_calls=2,
+    serving_seconds=2,
     pipeline_repeats=1,
     num_copies=1,
 )
