@@ -16,31 +16,18 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-from transformers import PreTrainedTokenizerFast
 
 
 class ServedModel:
-    """A loaded export; texts are tokenized with its tokenizer and answered by its signature `ids`."""
+    """A loaded export."""
 
-    def __init__(self, version: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, version: Path) -> None:
         self.loaded = tf.saved_model.load(str(version))
-        self.tokenizer = tokenizer
-        self.lock = threading.Lock()
 
     def predict(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        notes = {}
-        if signature == "serving_default":
-            with self.lock:  # a fast tokenizer changes its padding
-                encoded = self.tokenizer(inputs["texts"], padding=True)
-            ids, mask = encoded["input_ids"], encoded["attention_mask"]
-            has_mask = [self.tokenizer.mask_token_id in row for row in ids]
-            notes = {"notes": np.array([b"" if found else b"no mask in the text" for found in has_mask])}
-        else:
-            ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        outputs = self.loaded.signatures["ids"](
-            input_ids=tf.constant(ids, tf.int32), attention_mask=tf.constant(mask, tf.int32)
-        )
-        return {name: value.numpy() for name, value in outputs.items()} | notes
+        dtype = tf.string if "texts" in inputs else tf.int32
+        tensors = {name: tf.constant(value, dtype) for name, value in inputs.items()}
+        return {name: value.numpy() for name, value in self.loaded.signatures[signature](**tensors).items()}
 
 
 @dataclass

@@ -1,69 +1,115 @@
-"""Batches as TensorFlow Serving forms them from the requests of several clients."""
+"""Requests that wait together are run together, and each gets its own rows."""
 
-from collections.abc import Callable
-from typing import Any
+import threading
+import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
-
-SHORT, LONG = [0, 4, 9, 2], [0, 9, 8, 7, 4, 9, 4, 2]
-"""Token ids; 4 is <mask> and 1 is <pad>."""
-
-Fill = Callable[[list[list[int]], list[list[int]]], dict[str, NDArray[Any]]]
+from tfmlm.serving.batching import Batcher
+from tfmlm.serving.signatures import Arrays, Signature, TensorSpec
+from tfmlm.serving.status import Code, ServingError
 
 
-@pytest.fixture(scope="module")
-def fill(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Fill:
-    """The signature `ids`, from rows of token ids and of attention masks."""
-    folder = tmp_path_factory.mktemp("batching")
-    write_hub_folder(folder / "model", byte_tokenizer)
-    version = export_saved_model(folder / "model", ExportConfig(dir=str(folder)), "name").path
-    loaded = tf.saved_model.load(str(version))
+class Doubling:
+    """A signature that doubles; it waits for `gate` and notes the size of each batch that it is given."""
 
-    def run(input_ids: list[list[int]], attention_mask: list[list[int]]) -> dict[str, NDArray[Any]]:
-        outputs = loaded.signatures["ids"](
-            input_ids=tf.constant(input_ids, tf.int32), attention_mask=tf.constant(attention_mask, tf.int32)
-        )
-        return {name: value.numpy() for name, value in outputs.items()}
+    def __init__(self, output_shape: tuple[int | None, ...] = (None, None)) -> None:
+        self.gate = threading.Event()
+        self.sizes: list[int] = []
+        spec = TensorSpec("x", np.dtype(np.int64), "int64", (None, None))
+        output = TensorSpec("y", np.dtype(np.int64), "int64", output_shape)
+        self.signature = Signature("double", "predict", {"x": spec}, {"y": output}, self.run)
 
-    return run
-
-
-def pad(row: list[int], value: int) -> list[int]:
-    return row + [value] * (len(LONG) - len(row))
+    def run(self, inputs: Arrays) -> Arrays:
+        assert self.gate.wait(30)
+        self.sizes.append(len(inputs["x"]))
+        if (inputs["x"] < 0).any():
+            raise ServingError(Code.INVALID_ARGUMENT, "negative")
+        return {"y": inputs["x"] * 2}
 
 
-def test_requests_of_one_length_are_answered_the_same_together(fill: Fill) -> None:
-    short = pad(SHORT, 1), pad([1] * len(SHORT), 0)
-    long = LONG, [1] * len(LONG)
-    # Three rows become four, the next allowed size: the server repeats a row and drops its answer.
-    ids, masks = zip(short, long, short, short, strict=True)
-    together = fill(list(ids), list(masks))
-    for row, request in enumerate((short, long)):
-        alone = fill([request[0]], [request[1]])
-        num_masks = alone["positions"].shape[1]
-        for name, value in alone.items():
-            mine = together[name][row, :num_masks]
-            if value.dtype == np.float32:
-                np.testing.assert_allclose(mine, value[0], atol=1e-6)
-            else:
-                np.testing.assert_array_equal(mine, value[0])
-    # A client may get more masks than its text has; they are marked.
-    assert together["positions"][0].tolist() == [1, -1]
+def rows(value: int, num_rows: int = 1, length: int = 3) -> Arrays:
+    return {"x": np.full((num_rows, length), value)}
 
 
-def test_the_servers_own_padding_changes_no_answer(fill: Fill) -> None:
-    """`pad_variable_length_inputs` repeats an input's first value: 0 = <s>, and 1 = "no padding"."""
-    expected = fill([SHORT], [[1] * len(SHORT)])
-    for tail in ([], [1, 1]):  # the client's own padding stands before the server's
-        row, mask = [*SHORT, *tail], [1] * len(SHORT) + [0] * len(tail)
-        padded = fill([pad(row, SHORT[0])], [mask + [1] * (len(LONG) - len(row))])
-        np.testing.assert_allclose(padded["scores"], expected["scores"], rtol=1e-5)
-        np.testing.assert_array_equal(padded["token_ids"], expected["token_ids"])
+def submit_while_busy(batcher: Batcher, model: Doubling, requests: list[Arrays]) -> list[Future[Arrays]]:
+    """Submits one request, and the others while it runs."""
+    first = batcher.submit(model.signature, rows(0))
+    deadline = time.monotonic() + 30
+    while not first.running():
+        assert time.monotonic() < deadline
+    futures = [batcher.submit(model.signature, request) for request in requests]
+    model.gate.set()
+    return futures
+
+
+def test_what_waits_is_run_together() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=4, max_waiting=100, max_answer_values=1000)
+    futures = submit_while_busy(batcher, model, [rows(value) for value in range(1, 10)])
+    for value, future in enumerate(futures, 1):
+        assert future.result(30)["y"].tolist() == [[2 * value] * 3]
+    assert model.sizes == [1, 4, 4, 1]
+    batcher.close()
+
+
+def test_rows_of_other_lengths_and_large_answers_are_run_apart() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=10, max_waiting=100, max_answer_values=20)
+    requests = [rows(1, 2), rows(2, 1, length=5), rows(3, 2), rows(4, 4), rows(5, 12)]
+    futures = submit_while_busy(batcher, model, requests)
+    for request, future in zip(requests, futures, strict=True):
+        np.testing.assert_array_equal(future.result(30)["y"], request["x"] * 2)
+    assert model.sizes == [1, 4, 1, 4, 12]
+    batcher.close()
+
+
+def test_one_that_fails_spoils_no_other() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=10, max_waiting=100, max_answer_values=1000)
+    good, bad, better = submit_while_busy(batcher, model, [rows(1), rows(-1), rows(2)])
+    assert good.result(30)["y"].tolist() == [[2, 2, 2]]
+    assert better.result(30)["y"].tolist() == [[4, 4, 4]]
+    with pytest.raises(ServingError, match="negative"):
+        bad.result(30)
+    assert model.sizes == [1, 3, 1, 1, 1]
+    batcher.close()
+
+
+def test_a_signature_without_a_batch_is_never_merged() -> None:
+    model = Doubling(output_shape=(1, None))
+    batcher = Batcher(max_batch=10, max_waiting=100, max_answer_values=1000)
+    for future in submit_while_busy(batcher, model, [rows(1), rows(2)]):
+        future.result(30)
+    assert model.sizes == [1, 1, 1]
+    batcher.close()
+
+
+def test_too_many_are_refused_and_cancelled_ones_are_not_run() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=1, max_waiting=2, max_answer_values=1000)
+    first = batcher.submit(model.signature, rows(0))
+    while not first.running():
+        pass
+    kept, cancelled = (batcher.submit(model.signature, rows(value)) for value in (1, 2))
+    with pytest.raises(ServingError, match="2 requests are waiting") as raised:
+        batcher.submit(model.signature, rows(3))
+    assert raised.value.code is Code.RESOURCE_EXHAUSTED
+    assert cancelled.cancel()
+    model.gate.set()
+    assert kept.result(30)["y"].tolist() == [[2, 2, 2]]
+    batcher.close()
+    assert model.sizes == [1, 1]
+
+
+def test_closing_finishes_what_waits_and_refuses_more() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=2, max_waiting=10, max_answer_values=1000)
+    futures = submit_while_busy(batcher, model, [rows(value) for value in range(5)])
+    batcher.close()
+    assert all(future.done() for future in futures)
+    with pytest.raises(ServingError) as raised:
+        batcher.submit(model.signature, rows(1))
+    assert raised.value.code is Code.UNAVAILABLE

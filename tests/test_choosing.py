@@ -13,11 +13,13 @@ from tfmlm.config import Config, TrainConfig
 from tfmlm.config_loading import check_config
 from tfmlm.errors import UserError
 from tfmlm.run import evaluate_folder, run
-from tfmlm.training.choosing import make_evaluation_schedule
+from tfmlm.training.choosing import make_schedule
 
 
 def due_steps(train: TrainConfig, num_blocks: int | None, stride: int = 1) -> list[int]:
-    is_due = make_evaluation_schedule(train, num_blocks, blocks_per_step=4)
+    is_due = make_schedule(
+        train.evaluate_every_steps, train.evaluate_each_epoch, num_blocks, blocks_per_step=4
+    )
     steps = range(0, 31, stride)
     return [step for last, step in pairwise(steps) if is_due(last, step)]
 

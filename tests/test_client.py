@@ -40,12 +40,12 @@ REST_BUSY, GRPC_BUSY = Fault(503, '{"error": "not ready"}'), Fault(grpc.StatusCo
 def version(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
     folder = tmp_path_factory.mktemp("client")
     write_hub_folder(folder / "model", byte_tokenizer)
-    return export_saved_model(folder / "model", ExportConfig(dir=str(folder / "exports")), "tiny")
+    return export_saved_model(folder / "model", ExportConfig(dir=str(folder / "exports")), "tiny").path
 
 
 @pytest.fixture(scope="module")
 def model(version: Path, byte_tokenizer: PreTrainedTokenizerFast) -> ServedModel:
-    return ServedModel(version, byte_tokenizer)
+    return ServedModel(version)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_many_texts_go_in_batches_and_nothing_in_none(url: str, connect: Connect
 
 def test_a_text_without_a_mask_has_a_note(url: str, connect: Connect) -> None:
     with_mask, without = connect(url).fill([TEXTS[0], "Return."])
-    assert (without.masks, without.note) == ([], "no mask in the text")
+    assert (without.masks, without.note) == ([], "no <mask> in it")
     assert len(with_mask.masks) == 1
 
 
@@ -445,11 +445,11 @@ def test_query_with_a_tokenizer_equals_predict(
 
 def test_query_tells_notes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(url, "Return.") == 0
-    assert capsys.readouterr().out == "Return.\n  note: no mask in the text\n"
+    assert capsys.readouterr().out == "Return.\n  note: no <mask> in it\n"
     assert ask(url, "Return.", "--json") == 0
     printed = capsys.readouterr()
     assert printed.out == "[]\n"
-    assert printed.err == "tfmlm: 'Return.': no mask in the text\n"
+    assert printed.err == "tfmlm: 'Return.': no <mask> in it\n"
 
 
 @pytest.mark.parametrize(

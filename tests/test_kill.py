@@ -69,20 +69,6 @@ def test_sigterm_saves_a_checkpoint_and_exits_143(tmp_path: Path, text_file: Pat
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
-    """A file system of 3 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting needs rights that this user has not: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
     small_disk: Path, tmp_path: Path, text_file: Path

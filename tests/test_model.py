@@ -1,10 +1,13 @@
 """Loading and making models."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from transformers import BertConfig, PreTrainedTokenizerFast, ViTConfig
 
 from tests.pytorch_folder import write_hub_folder
@@ -13,6 +16,7 @@ from tests.tiny import TINY_CONFIGS
 from tfmlm.config import Config, DataConfig, ModelConfig
 from tfmlm.errors import UserError
 from tfmlm.training.model import load_model_folder, make_model, max_block_size, set_output_bias
+from tfmlm.training.model_folder import save_model_folder
 
 
 def configure(name_or_path: object = None, block_size: int = 32, **fields: object) -> Config:
@@ -54,8 +58,6 @@ def test_fields_replace_those_of_the_pretrained_configuration(
 def test_an_encoder_without_a_head_gets_a_new_one(
     tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    from safetensors.numpy import load_file, save_file
-
     whole = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
     whole.save_pretrained(tmp_path, safe_serialization=True)
     weights = load_file(tmp_path / "model.safetensors")
@@ -64,6 +66,25 @@ def test_an_encoder_without_a_head_gets_a_new_one(
     save_file(encoder, tmp_path / "model.safetensors", metadata={"format": "tf"})
     _, has_new_head = make_model(configure(tmp_path), word_tokenizer)
     assert has_new_head
+
+
+def test_a_pytorch_encoder_alone_arrives_whole_and_gets_a_new_head(
+    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """As `BertModel.save_pretrained` writes it: without the prefix `bert.`."""
+    whole = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    save_model_folder(whole, word_tokenizer, tmp_path / "model", {})
+    file = tmp_path / "model" / "model.safetensors"
+    weights = {
+        name.removeprefix("bert."): values
+        for name, values in load_file(file).items()
+        if name.startswith("bert.")
+    }
+    save_file(weights, file, metadata={"format": "pt"})
+    model, has_new_head = make_model(configure(tmp_path / "model"), word_tokenizer)
+    assert has_new_head
+    for first, second in zip(whole.bert.weights, model.bert.weights, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=first.name)
 
 
 def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -97,6 +118,56 @@ def test_an_export_knows_the_models_length(hub_folder: Path) -> None:
     assert tokenizer.model_max_length == 70
 
 
+def test_code_that_a_known_model_brings_is_not_run(
+    tmp_path: Path,
+    hub_folder: Path,
+    byte_tokenizer: PreTrainedTokenizerFast,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    classes = {
+        name: f"own.{name}" for name in ("AutoConfig", "AutoModelForMaskedLM", "TFAutoModelForMaskedLM")
+    }
+    change_config(hub_folder, auto_map=classes)
+    (hub_folder / "own.py").write_text("raise SystemExit('this code must not run')\n")
+    model, tokenizer = load_model_folder(hub_folder)
+    assert type(model).__name__ == "TFRobertaForMaskedLM"
+    assert "code of its own (auto_map), which is not run: roberta is the library's" in caplog.text
+    save_model_folder(model, tokenizer, tmp_path / "saved", {})
+    assert "auto_map" not in (tmp_path / "saved" / "config.json").read_text()
+
+
+def put_in_hub_cache(folder: Path, name: str) -> None:
+    """As `huggingface_hub` has it after a download; the tests are offline."""
+    repository = Path(os.environ["HF_HOME"], "hub", f"models--{name.replace('/', '--')}")
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+
+
+def test_split_weights_are_read_from_the_hub(tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    save_model_folder(model, word_tokenizer, tmp_path / "model", {}, max_shard_bytes=20_000)
+    put_in_hub_cache(tmp_path / "model", "someone/split")
+    again, _ = load_model_folder("someone/split")
+    for first, second in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=first.name)
+
+
+def test_pickled_weights_are_not_read_from_the_hub(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    put_in_hub_cache(tmp_path, "someone/pickled")
+    with pytest.raises(
+        UserError, match=r"^weights of 'someone/pickled' .*: pickled PyTorch weights are not read"
+    ):
+        load_model_folder("someone/pickled")
+
+
+def change_config(folder: Path, **fields: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
 def test_bad_models_are_named_in_one_line(
     tmp_path: Path, hub_folder: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -105,6 +176,15 @@ def test_bad_models_are_named_in_one_line(
     no_weights = tmp_path / "no_weights"
     no_weights.mkdir()
     BertConfig().save_pretrained(no_weights)
+    coded = tmp_path / "coded"
+    coded.mkdir()
+    (coded / "model.safetensors").write_bytes(b"")
+    auto_map = {"AutoConfig": "own.OwnConfig", "AutoModelForMaskedLM": "own.OwnModel"}
+    (coded / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto_map}))
+    (coded / "own.py").write_text("raise SystemExit('this code must not run')\n")
+    untied = tmp_path / "untied"
+    shutil.copytree(hub_folder, untied)
+    change_config(untied, tie_word_embeddings=False)
     pickled = tmp_path / "pickled"
     shutil.copytree(no_weights, pickled)
     (pickled / "pytorch_model.bin").write_bytes(b"")
@@ -114,6 +194,13 @@ def test_bad_models_are_named_in_one_line(
     other = tmp_path / "other"
     shutil.copytree(hub_folder, other)
     shutil.copy(bert / "model.safetensors", other)
+    other_architecture = tmp_path / "other_architecture"
+    shutil.copytree(bert, other_architecture)
+    shutil.copy(hub_folder / "model.safetensors", other_architecture)
+    other_in_parts = tmp_path / "other_in_parts"
+    roberta = make_tiny("roberta", **TINY_CONFIGS["roberta"])
+    save_model_folder(roberta, byte_tokenizer, other_in_parts, {}, max_shard_bytes=20_000)
+    shutil.copy(bert / "config.json", other_in_parts)
     broken = tmp_path / "broken"
     shutil.copytree(hub_folder, broken)
     (broken / "model.safetensors").write_bytes(b"not safetensors")
@@ -122,9 +209,16 @@ def test_bad_models_are_named_in_one_line(
         (configure(tmp_path / "nowhere" / "x"), "is not a folder"),
         (configure(tmp_path), "has no config.json"),
         (configure(no_weights), "has no weights"),
-        (configure(pickled), "pickled PyTorch weights are not read"),
+        (
+            configure(pickled),
+            "has no weights (model.safetensors or tf_model.h5); pickled PyTorch weights are not",
+        ),
+        (configure(coded), "needs code of its own (auto_map), which is never run"),
+        (configure(untied), "tie_word_embeddings is false"),
         (configure(vision), "'vit' has no TensorFlow masked-LM head"),
         (configure(other), "tensors of the encoder"),
+        (configure(other_architecture), "tensors of the encoder"),
+        (configure(other_in_parts), "tensors of the encoder"),
         (configure(broken), "cannot be loaded"),
         (configure("nobody/nothing"), "cannot be loaded"),
         (configure("package:no_such_package/model"), "is not installed"),

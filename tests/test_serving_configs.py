@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tests.serving_messages import BatchingParameters, MonitoringConfig
-from tfmlm.export.batching import write_batching_parameters
+from tfmlm.export.batching_parameters import write_batching_parameters
 
 SERVING = Path(__file__).parent.parent / "configs" / "serving"
 MESSAGES = {

@@ -1,5 +1,6 @@
 """A trained tokenizer is an ordinary one, and one that cannot serve is refused with a line that says why."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_a_broken_file_is_refused(broken: str, tmp_path: Path) -> None:
     make_tokenizer(mask_token="[MASK]", pad_token="[PAD]").save_pretrained(tmp_path)
     (tmp_path / broken).write_text("{ not json")
     assert_refused(tmp_path, "holds no tokenizer")
+
+
+def test_a_tokenizer_that_needs_its_own_code_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
+    make_tokenizer(mask_token="[MASK]", pad_token="[PAD]").save_pretrained(tmp_path)
+    auto_map = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": auto_map}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    (tmp_path / "own.py").write_text("raise SystemExit('this code must not run')\n")
+    assert_refused(tmp_path, "needs code of its own (auto_map), which is never run")
 
 
 def test_a_name_that_the_hub_cannot_give_is_refused() -> None:

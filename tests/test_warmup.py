@@ -41,7 +41,7 @@ def versions(
     write_hub_folder(folder / "roberta", byte_tokenizer)
     model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
     model.save_pretrained(folder / "bert", safe_serialization=True)
-    word_tokenizer.save_pretrained(folder / "bert").path
+    word_tokenizer.save_pretrained(folder / "bert")
     config = ExportConfig(dir=str(folder / "exports"))
     return [export_saved_model(folder / name, config, name).path for name in ("roberta", "bert")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from tfmlm import __version__
 from tfmlm.errors import PreemptedError, UserError, WorkerLostError
 from tfmlm.query import add_query
+from tfmlm.serving.serve_options import ServeOptions, parse_labels
 from tfmlm.text_commands import add_predict, add_score
 
 
@@ -93,6 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_overrides(export)
     export.set_defaults(command=_export)
 
+    _add_serve(commands)
+
     push = commands.add_parser("push", help="upload the model of a run to the Hugging Face Hub")
     push.add_argument("model", type=Path, help="run or model folder")
     _add_overrides(push)
@@ -125,6 +129,39 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     prepare.set_defaults(command=_prepare, beam_flags=[])
 
 
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="preview an export as TensorFlow Serving would serve it")
+    serve.add_argument("folder", type=Path, help="folder of an export, such as saved_models/quickstart")
+    defaults = ServeOptions()
+    serve.add_argument("--name", help="name of the model in requests (default: the folder's name)")
+    serve.add_argument(
+        "--host", default=defaults.host, help=f"address to listen on (default {defaults.host})"
+    )
+    numbers = {
+        "port": "port of REST and the page, 0 for a free one",
+        "grpc_port": "port of gRPC, 0 for a free one",
+        "keep_versions": "newest versions that are served side by side",
+        "max_batch": "texts of several requests that are run together",
+        "max_texts": "texts in one request",
+        "max_body_bytes": "size of one request",
+        "max_waiting": "requests that wait before more are refused",
+    }
+    for name, meaning in numbers.items():
+        default = getattr(defaults, name)
+        flag = "--" + name.replace("_", "-")
+        serve.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{meaning} (default {default})"
+        )
+    serve.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL=N",
+        help="a label for a version; may be repeated",
+    )
+    serve.set_defaults(command=_serve, numbers=tuple(numbers))
+
+
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win")
 
@@ -139,7 +176,9 @@ def _train(options: argparse.Namespace) -> int:
 
     finished = run(config)
     if finished:
-        print(describe_run(finished))
+        print(describe_run(finished), flush=True)
+    if finished and finished.unpushed:
+        raise UserError(finished.unpushed)
     return 0
 
 
@@ -176,20 +215,46 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     _start_libraries()
-    from tfmlm.run import export_run, load_trained
+    from tfmlm.run import export_run
+    from tfmlm.run_folder import load_trained
 
     export = export_run(*load_trained(options.model, options.overrides))
     print("\n".join([str(export.path), *(f"note: {note}" for note in export.notes)]))
     return 0
 
 
-def _push(options: argparse.Namespace) -> int:
-    _start_libraries()
-    from tfmlm.hub.push import push_model
-    from tfmlm.run import load_trained
+def _serve(options: argparse.Namespace) -> int:
+    from tfmlm.report import describe_server
 
+    settings = ServeOptions(
+        host=options.host,
+        name=options.name or options.folder.resolve().name,
+        labels=parse_labels(options.label),
+        **{name: getattr(options, name) for name in options.numbers},
+    )
+    if (options.folder / "saved_model.pb").exists():
+        raise UserError(f"{str(options.folder)!r} is one version; give the folder above it")
+    if not options.folder.is_dir():
+        raise UserError(f"{str(options.folder)!r} is no folder; give one that `tfmlm export` wrote")
+    from tfmlm.quiet import quieten_tensorflow, show_progress_lines
+
+    quieten_tensorflow()
+    show_progress_lines()
+    from tfmlm.serving.server import serve
+
+    return serve(options.folder, settings, lambda running: print(describe_server(running), flush=True))
+
+
+def _push(options: argparse.Namespace) -> int:
+    from tfmlm.hub.push import push_model
+    from tfmlm.quiet import quieten_hub, show_progress_lines
+    from tfmlm.run_folder import load_trained
+
+    quieten_hub()
+    show_progress_lines()
     config, model_dir = load_trained(options.model, options.overrides)
-    print(push_model(model_dir, config.hub))
+    command = shlex.join(["tfmlm", "push", str(options.model), *options.overrides])
+    print(push_model(model_dir, config.hub, command))
     return 0
 
 

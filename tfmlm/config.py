@@ -239,14 +239,28 @@ class HubConfig:
     """The Hugging Face Hub. The token comes from the environment or the login, never from here.
 
     Attributes:
-        push: upload `model/` at the end of the run.
+        push: upload `model/` at the end of the run, and before as the next keys say; without it they do
+            nothing.
         repo_id: repository such as `me/my-model`.
         private: create the repository as private.
+        revision: branch for the model, made if need be; `main` when empty.
+        every_steps: steps between uploads of the model while it trains, beside the training; if the Hub is
+            slower, the latest one wins.
+        each_epoch: upload the model at the end of each epoch.
+        checkpoints: another branch, for each checkpoint; without a run folder, `tfmlm train` goes on from it.
+        retry_seconds: seconds in all to wait between attempts while the Hub is busy or cannot be reached.
+        timeout_seconds: seconds without an answer after which an attempt has failed.
     """
 
     push: bool = False
     repo_id: str | None = None
     private: bool = True
+    revision: str | None = None
+    every_steps: int | None = None
+    each_epoch: bool = False
+    checkpoints: str | None = None
+    retry_seconds: float = 300.0
+    timeout_seconds: float = 120.0
 
 
 @dataclass(frozen=True)

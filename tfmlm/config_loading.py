@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from tfmlm.config import FILE_SOURCES, Config, DataConfig, TrainConfig
+from tfmlm.config import FILE_SOURCES, Config, DataConfig, HubConfig, TrainConfig
 from tfmlm.errors import UserError
 
 _CHOICES = {
@@ -46,6 +47,8 @@ _POSITIVE = (
     "optimizer.polynomial_power",
     "export.top_k",
     "export.max_masks",
+    "hub.every_steps",
+    "hub.timeout_seconds",
 )
 _NOT_NEGATIVE = (
     "run.seed",
@@ -53,6 +56,7 @@ _NOT_NEGATIVE = (
     "optimizer.warmup_steps",
     "optimizer.max_grad_norm",
     "model.freeze_layers",
+    "hub.retry_seconds",
 )
 _FRACTIONS = (
     "masking.rate",
@@ -89,11 +93,15 @@ def dump_config(config: Config) -> str:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """Keys (`section.key`) in which two configurations differ and that change what a run computes."""
+    """Keys (`section.key`) in which two configurations differ and that change what a run leaves behind.
+
+    Where the run folder lies and what is pushed may change from one part of a run to the next.
+    """
     return [
         f"{name}.{key.name}"
         for name, section in _SECTIONS.items()
         for key in fields(section)
+        if name != "hub" and f"{name}.{key.name}" != "run.output_dir"
         if getattr(getattr(first, name), key.name) != getattr(getattr(second, name), key.name)
     ]
 
@@ -193,8 +201,23 @@ def check_config(config: Config) -> None:
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
-    if config.hub.push and not config.hub.repo_id:
+    _check_hub(config.hub, config.data)
+
+
+def _check_hub(hub: HubConfig, data: DataConfig) -> None:
+    if hub.push and not hub.repo_id:
         raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
+    if hub.repo_id and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub.repo_id, re.ASCII):
+        raise UserError(f"hub.repo_id is {hub.repo_id!r}; it must be a name such as me/my-model")
+    for key, branch in (("revision", hub.revision), ("checkpoints", hub.checkpoints)):
+        if branch is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", branch, re.ASCII):
+            raise UserError(f"hub.{key} is {branch!r}; it must be the name of a branch, such as training")
+    if hub.checkpoints and hub.checkpoints == (hub.revision or "main"):
+        raise UserError(
+            f"hub.checkpoints is {hub.checkpoints!r}, where the model goes too; name another branch"
+        )
+    if hub.each_epoch and data.streaming:
+        raise UserError("hub.each_epoch is true and a stream's epochs are not known; use hub.every_steps")
 
 
 def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:

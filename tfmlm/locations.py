@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from tfmlm.errors import UserError
 
 _PACKAGE_SCHEME = "package:"
@@ -34,3 +36,10 @@ def resolve_name_or_path(name_or_path: str, key: str) -> str:
     if not path.is_dir() and (path.exists() or not is_hub_id):
         raise UserError(f"{key} {name_or_path!r} is not a folder; give a model folder or a Hub id")
     return name_or_path
+
+
+def advise_offline() -> str:
+    """What to add to a failure of the Hub when the environment forbids to ask it."""
+    if not constants.HF_HUB_OFFLINE:
+        return ""
+    return "; HF_HUB_OFFLINE is set and this machine has no copy: unset it once to download one"

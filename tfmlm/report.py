@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
     from tfmlm.export.score import TextScore
     from tfmlm.run import FinishedRun
+    from tfmlm.serving.server import Running
 
 
 def describe_run(finished: FinishedRun) -> str:
@@ -88,3 +89,19 @@ def _read_attributes(docstring: str) -> Mapping[str, str]:
         r"^ {8}(\w+): ((?:.*\n)(?: {12}.*\n)*)", docstring.partition("Attributes:")[2] + "\n", re.M
     )
     return {name: " ".join(text.split()) for name, text in entries}
+
+
+def describe_server(running: Running) -> str:
+    """The banner of the preview server, with a warning if other machines can reach it."""
+    newest, *others = running.versions
+    also = f" (also {', '.join(map(str, others))})" if others else ""
+    lines = [f"{running.name} version {newest}{also}"]
+    if not running.is_local:
+        lines.append("  warning: other machines can reach it, and it asks for no password")
+    lines += [
+        f"  REST  {running.rest_url}/v1/models/{running.name}",
+        f"  gRPC  {running.grpc_address}",
+        f"  page  {running.rest_url}/",
+        "This is a preview: production is TensorFlow Serving. Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)

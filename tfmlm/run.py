@@ -11,17 +11,19 @@ from typing import NamedTuple
 
 from tfmlm.candidate import Candidate
 from tfmlm.config import Config
-from tfmlm.config_loading import load_config
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import Export, export_saved_model
-from tfmlm.hub.push import push_model
-from tfmlm.run_folder import RUN_CONFIG_NAME, Result, RunFolder, open_run_folder
+from tfmlm.hub.pull import pull_run
+from tfmlm.hub.push import push_run
+from tfmlm.hub.snapshots import pushing_in_background
+from tfmlm.run_folder import Result, RunFolder, load_trained, open_run_folder
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
+from tfmlm.training.fit import MakeCallbacks
 from tfmlm.training.setup import set_up
 from tfmlm.training.train import train
 
@@ -30,10 +32,17 @@ _TEXTS_TO_COMPARE = 2_000
 
 
 class FinishedRun(NamedTuple):
-    """A run's result and its filled sample texts (for each text, one list of candidates a mask)."""
+    """A finished run.
+
+    Attributes:
+        result: its figures.
+        samples: its filled sample texts; for each text, one list of candidates a mask.
+        unpushed: why its model is not on the Hub, where it should be, and what to type.
+    """
 
     result: Result
     samples: dict[str, list[list[Candidate]]]
+    unpushed: str | None = None
 
 
 def run(config: Config) -> FinishedRun | None:
@@ -48,9 +57,11 @@ def run(config: Config) -> FinishedRun | None:
     if not read_cluster().is_chief:
         _train_beside_chief(config)
         return None
+    pull_run(config)
     folder = open_run_folder(config)
-    result = folder.read_result() or _train_and_export(config, folder)
-    return FinishedRun(result, fill_samples(config, folder))
+    result = folder.read_result() or _train_and_push(config, folder)
+    unpushed = _push(config, folder)
+    return FinishedRun(result, fill_samples(config, folder), unpushed)
 
 
 def _train_beside_chief(config: Config) -> None:
@@ -61,8 +72,13 @@ def _train_beside_chief(config: Config) -> None:
         train(config, RunFolder(Path(scratch), chief_path=config.run_dir))
 
 
-def _train_and_export(config: Config, folder: RunFolder) -> Result:
-    trained = train(config, folder)
+def _train_and_push(config: Config, folder: RunFolder) -> Result:
+    with pushing_in_background(config, folder) as make_callbacks:
+        return _train_and_export(config, folder, make_callbacks)
+
+
+def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCallbacks) -> Result:
+    trained = train(config, folder, make_callbacks)
     export = export_run(config, folder.model_dir) if config.export.enabled else None
     result = Result(
         perplexity=trained.after.perplexity,
@@ -85,10 +101,17 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         ],
     )
     folder.write_result(result)
-    # After the result: a Hub that cannot be reached does not make the run unfinished.
-    if config.hub.push:
-        push_model(folder.model_dir, config.hub)
     return result
+
+
+def _push(config: Config, folder: RunFolder) -> str | None:
+    """Pushes a finished run: a Hub that cannot be reached does not make it unfinished."""
+    try:
+        if config.hub.push:
+            push_run(folder, config.hub)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def fill_samples(config: Config, folder: RunFolder) -> dict[str, list[list[Candidate]]]:
@@ -124,18 +147,3 @@ def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
     )
     with explained_errors(setup.data):
         return evaluate(setup.model, setup.validation)
-
-
-def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
-    """Finds the model folder of a run or model folder, and the configuration that it was trained with.
-
-    Raises:
-        UserError: `path` is neither.
-    """
-    model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
-    config_file = model_dir / RUN_CONFIG_NAME
-    if not config_file.exists():
-        raise UserError(
-            f"{str(path)!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
-        )
-    return load_config(config_file, overrides), model_dir

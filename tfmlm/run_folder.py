@@ -100,6 +100,16 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def push_file(self) -> Path:
+        """Where the model of the finished run was pushed to."""
+        return self.path / "pushed.json"
+
+    @property
+    def snapshots_dir(self) -> Path:
+        """What waits for the Hub while the run trains."""
+        return self.path / "hub"
+
+    @property
     def has_begun(self) -> bool:
         """Whether a step was saved: a run that failed before it may start anew with other settings."""
         has_checkpoint = self.checkpoints_dir.is_dir() and any(self.checkpoints_dir.iterdir())
@@ -158,6 +168,21 @@ def _check_same_run(folder: RunFolder, config: Config) -> None:
             f"run folder {str(folder.path)!r} holds a run of another configuration ({', '.join(keys)}); "
             "choose another run.name or remove the folder"
         )
+
+
+def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
+    """Finds the model folder of a run or model folder, and the configuration that it was trained with.
+
+    Raises:
+        UserError: `path` is neither.
+    """
+    model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
+    config_file = model_dir / RUN_CONFIG_NAME
+    if not config_file.exists():
+        raise UserError(
+            f"{str(path)!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
+        )
+    return load_config(config_file, overrides), model_dir
 
 
 def write_atomically(path: Path, text: str) -> None:

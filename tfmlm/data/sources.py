@@ -23,6 +23,7 @@ from tfmlm.data.installed_docs import load_installed_docs
 from tfmlm.data.rows import BadRow, find_bad_row, read_rows
 from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
+from tfmlm.locations import advise_offline
 
 _SUFFIXES = {
     "csv": (".csv", ".csv.gz"),
@@ -188,8 +189,8 @@ def _ask_hub(data: DataConfig, ask: Callable[[], _Answer]) -> _Answer:
 def _explain_hub(data: DataConfig, part: int | None, error: Exception) -> UserError:
     del part
     return UserError(
-        f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}; "
-        f"give a dataset id, installed-docs, or one of {', '.join(FILE_SOURCES)}"
+        f"data.source {data.source!r} could not be loaded from the Hub: {_first_line(error)}"
+        f"{advise_offline()}; give a dataset id, installed-docs, or one of {', '.join(FILE_SOURCES)}"
     )
 
 

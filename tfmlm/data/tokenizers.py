@@ -19,8 +19,13 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         UserError: there is no tokenizer, it is not a fast one, or it has no mask or padding token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises a bare one for a broken file
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"tokenizer {str(path)!r} needs code of its own (auto_map), which is never run; "
+                "use one that transformers has"
+            ) from error
         reason = (str(error).splitlines() or ["it cannot be read"])[0]
         raise UserError(f"tokenizer.name_or_path {str(path)!r} holds no tokenizer: {reason}") from error
     return check_tokenizer(tokenizer, str(path))

@@ -49,8 +49,9 @@ class FillMask(tf.Module):
             int32 [N, M]. M is the largest number of answered masks in a text of the batch, at least 1; a
             text with fewer has position -1, token id -1, an empty token and score 0 in the rest.
         """
-        with tf.control_dependencies(self._check(input_ids, attention_mask)):
-            is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
+        with tf.control_dependencies(self._check(input_ids)):
+            input_ids = tf.identity(input_ids)
+        is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
         rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1, exclusive=True)
         # Logits for the masks that there are, not for the most that a text has times all texts.
         places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
@@ -77,25 +78,17 @@ class FillMask(tf.Module):
 
     def compute_logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """`logits` float32 [N, L, V] at every position, for those who need them all."""
-        with tf.control_dependencies(self._check(input_ids, attention_mask)):
+        with tf.control_dependencies(self._check(input_ids)):
             input_ids = tf.identity(input_ids)
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, training=False)
         return {"logits": tf.cast(outputs.logits, tf.float32)}
 
-    def _check(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> list[tf.Operation]:
+    def _check(self, input_ids: tf.Tensor) -> list[tf.Operation]:
         """Assertions whose messages a client can act on; without them an op deep in the model fails."""
         vocab_size = self.model.config.vocab_size
         is_word = (input_ids >= 0) & (input_ids < vocab_size)
         shape = tf.shape(input_ids)
         return [
-            tf.debugging.Assert(
-                tf.reduce_all(shape == tf.shape(attention_mask)),
-                [
-                    "input_ids and attention_mask differ in shape",
-                    shape,
-                    tf.shape(attention_mask),
-                ],
-            ),
             tf.debugging.Assert(
                 shape[1] <= self.max_length,
                 [
@@ -103,7 +96,9 @@ class FillMask(tf.Module):
                     shape[1],
                 ],
             ),
-            tf.debugging.Assert(shape[1] > 0, ["input_ids have no tokens; give at least one a row"]),
+            tf.debugging.Assert(
+                (shape[0] == 0) | (shape[1] > 0), ["input_ids have no tokens; give at least one a row"]
+            ),
             tf.debugging.Assert(
                 tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
             ),
@@ -113,14 +108,21 @@ class FillMask(tf.Module):
 def leave_out_server_padding(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
     """The attention mask without the padding that TensorFlow Serving adds when it batches.
 
-    It makes rows of several clients equally long with the first value of each request's tensor (`batching_util.cc`,
-    `pad_variable_length_inputs`): `input_ids` get the first token, which is [CLS] or <s>, and `attention_mask`
-    gets 1, which would let it be attended to. So what repeats a row's first token at its end does not count.
+    It makes rows of several clients equally long with the first value of each request's tensor
+    (`pad_variable_length_inputs` in its `batching_util.cc`): `input_ids` get the first token, which is [CLS]
+    or <s>, and `attention_mask` gets 1, which would let it be attended to. So what repeats a row's first
+    token at its end does not count.
 
     Args:
         input_ids: int32 [N, L].
         attention_mask: int32 [N, L].
     """
+    shapes = [tf.shape(input_ids), tf.shape(attention_mask)]
+    differ = tf.debugging.Assert(
+        tf.reduce_all(shapes[0] == shapes[1]), ["input_ids and attention_mask differ in shape", *shapes]
+    )
+    with tf.control_dependencies([differ]):
+        input_ids = tf.identity(input_ids)
     repeats = tf.cast(input_ids == input_ids[:, :1], tf.int32)
     is_padding = tf.math.cumprod(repeats, axis=1, reverse=True)
     is_first = tf.range(tf.shape(input_ids)[1]) == 0

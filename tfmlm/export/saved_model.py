@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
-from tfmlm.export.batching import write_batching_parameters
+from tfmlm.export.batching_parameters import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.parity import find_mismatch
 from tfmlm.export.signatures import Signatures
@@ -80,7 +80,7 @@ def export_saved_model(
         shutil.rmtree(unfinished, ignore_errors=True)
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         tokenizer.save_pretrained(unfinished / TOKENIZER_DIR)
-        _write_description(unfinished / DESCRIPTION_NAME, signatures, tokenizer)
+        _write_description(unfinished / DESCRIPTION_NAME, fill_mask, tokenizer, text_input is not None)
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
         version = root / str(max(list_versions(root), default=0) + 1)
@@ -112,8 +112,9 @@ def _make_text_input(
     return None, [f"the export takes ids and no texts: {reason}"]
 
 
-def _write_description(path: Path, signatures: Signatures, tokenizer: PreTrainedTokenizerFast) -> None:
-    fill_mask = signatures.fill_mask
+def _write_description(
+    path: Path, fill_mask: FillMask, tokenizer: PreTrainedTokenizerFast, takes_texts: bool
+) -> None:
     description = {
         "model_type": fill_mask.model.config.model_type,
         "mask_token": tokenizer.mask_token,
@@ -121,7 +122,7 @@ def _write_description(path: Path, signatures: Signatures, tokenizer: PreTrained
         "max_masks": fill_mask.max_masks,
         "top_k": fill_mask.top_k,
         "vocab_size": fill_mask.model.config.vocab_size,
-        "text_signature": signatures.text_input is not None,
+        "text_signature": takes_texts,
     }
     path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

@@ -12,48 +12,16 @@ def _ids_of(dtype: tf.DType) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None, None], dtype, name=name) for name in ("input_ids", "attention_mask")]
 
 
-class Signatures(tf.Module):
-    """A model's signatures. A signature has one dtype, so there are two for each kind of ids.
+class IdSignatures(tf.Module):
+    """What takes token ids. A signature has one dtype, so there are two for each.
 
     Args:
         fill_mask: from ids to words.
-        text_input: from texts to ids; without it there is no `text`.
     """
 
-    def __init__(self, fill_mask: FillMask, text_input: TextInput | None) -> None:
+    def __init__(self, fill_mask: FillMask) -> None:
         super().__init__()
         self.fill_mask = fill_mask
-        self.text_input = text_input
-
-    def list_all(self) -> dict[str, tf.types.experimental.GenericFunction]:
-        """The signatures by name; `serving_default` is `text`, or `ids` where there is no `text`."""
-        of_ids = {
-            "ids": self.ids,
-            "ids_int64": self.ids_int64,
-            "logits": self.logits,
-            "logits_int64": self.logits_int64,
-        }
-        if self.text_input is None:
-            return {"serving_default": self.ids, **of_ids}
-        return {"serving_default": self.text, "text": self.text, **of_ids}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
-    def text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Fills the masks of texts, string [N].
-
-        Returns:
-            As `FillMask.fill`, with positions in the whole text's tokens, and `notes` string [N]: what became
-            of a text that was not answered whole, or "".
-        """
-        assert self.text_input, "list_all() leaves `text` out without it"
-        given = self.text_input(texts)
-        outputs = self.fill_mask.fill(given.input_ids, given.attention_mask)
-        positions = outputs["positions"]
-        return {
-            **outputs,
-            "positions": tf.where(positions < 0, -1, positions + given.first_tokens[:, tf.newaxis]),
-            "notes": given.notes,
-        }
 
     @tf.function(input_signature=_ids_of(tf.int32))
     def ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -81,3 +49,61 @@ class Signatures(tf.Module):
             tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32)
         )
         return outputs
+
+
+class TextSignature(tf.Module):
+    """What takes texts.
+
+    Args:
+        fill_mask: from ids to words.
+        text_input: from texts to ids.
+    """
+
+    def __init__(self, fill_mask: FillMask, text_input: TextInput) -> None:
+        super().__init__()
+        self.fill_mask = fill_mask
+        self.text_input = text_input
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
+    def text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Fills the masks of texts, string [N].
+
+        Returns:
+            As `FillMask.fill`, with positions in the whole text's tokens, and `notes` string [N]: what became
+            of a text that was not answered whole, or "".
+        """
+        given = self.text_input(texts)
+        outputs = self.fill_mask.fill(given.input_ids, given.attention_mask)
+        positions = outputs["positions"]
+        return {
+            **outputs,
+            "positions": tf.where(positions < 0, -1, positions + given.first_tokens[:, tf.newaxis]),
+            "notes": given.notes,
+        }
+
+
+class Signatures(tf.Module):
+    """All that an export holds.
+
+    Args:
+        fill_mask: from ids to words.
+        text_input: from texts to ids; without it there is no `text`.
+    """
+
+    def __init__(self, fill_mask: FillMask, text_input: TextInput | None) -> None:
+        super().__init__()
+        self._of_ids = IdSignatures(fill_mask)
+        self._of_texts = TextSignature(fill_mask, text_input) if text_input else None
+
+    def list_all(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """The signatures by name; `serving_default` is `text`, or `ids` where there is no `text`."""
+        of_ids = self._of_ids
+        signatures = {
+            "ids": of_ids.ids,
+            "ids_int64": of_ids.ids_int64,
+            "logits": of_ids.logits,
+            "logits_int64": of_ids.logits_int64,
+        }
+        if self._of_texts is None:
+            return {"serving_default": of_ids.ids, **signatures}
+        return {"serving_default": self._of_texts.text, "text": self._of_texts.text, **signatures}

@@ -61,10 +61,13 @@ class TextInput(tf.Module):
         lost = num_masks - self._find_masks(window)[0]
         rows = tf.ones([ids.nrows(), 1], tf.int32)
         whole = tf.concat([rows * self.tokenize.prefix, window, rows * self.tokenize.suffix], axis=1)
-        lengths = whole.row_lengths()
+        input_ids = whole.to_tensor(self._pad_token_id)
+        # No texts have no longest text; the model's products need a token.
+        missing = tf.maximum(1 - tf.shape(input_ids)[1], 0)
+        input_ids = tf.pad(input_ids, [[0, 0], [0, missing]])
         return ModelInput(
-            input_ids=whole.to_tensor(self._pad_token_id),
-            attention_mask=tf.sequence_mask(lengths, dtype=tf.int32),
+            input_ids=input_ids,
+            attention_mask=tf.sequence_mask(whole.row_lengths(), tf.shape(input_ids)[1], tf.int32),
             first_tokens=starts,
             notes=self._describe(is_long, num_masks, lost),
         )

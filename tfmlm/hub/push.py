@@ -1,20 +1,35 @@
-"""Uploads a model folder to the Hugging Face Hub."""
+"""Uploads a model folder to the Hugging Face Hub, and says what to type if that fails."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
-
 from tfmlm.config import HubConfig
+from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
+from tfmlm.hub.upload import PushError, Upload, upload_patiently
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, write_atomically
+
+WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
+"""Of a model that was larger, shards would stay behind and be loaded instead."""
 
 
-def push_model(model_dir: Path, config: HubConfig) -> str:
-    """Uploads `model_dir` as one commit, making the repository if need be.
+def push_model(model_dir: Path, hub: HubConfig, command: str) -> str:
+    """Uploads `model_dir` as one commit, making repository and branch if need be.
 
     The token is the environment's (`HF_TOKEN`) or the login's.
+
+    Args:
+        model_dir: a model folder.
+        hub: where to.
+        command: what pushes it again, for the message.
 
     Returns:
         The address of the repository.
@@ -22,20 +37,52 @@ def push_model(model_dir: Path, config: HubConfig) -> str:
     Raises:
         UserError: the Hub refused or could not be reached. The model on disk is untouched.
     """
-    if not config.repo_id:
+    if not hub.repo_id:
         raise UserError("hub.repo_id is empty; set it to a name such as me/my-model")
-    api = HfApi()
+    upload = Upload("masked language model", model_dir, hub.revision, WEIGHT_FILES)
     try:
-        repository = api.create_repo(config.repo_id, private=config.private, exist_ok=True)
-        api.upload_folder(
-            folder_path=model_dir,
-            repo_id=repository.repo_id,
-            commit_message="Upload masked language model",
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with interruptible():
+            return upload_patiently(upload, hub)
+    except (PushError, KeyboardInterrupt) as error:
+        reason = str(error) or "it was interrupted"
         raise UserError(
-            f"push of {str(model_dir)!r} to {config.repo_id!r} failed: {reason}; the model is safe on disk, "
-            f"`tfmlm push {model_dir} hub.repo_id={config.repo_id}` tries again"
-        ) from error
-    return str(repository)
+            f"push of {str(model_dir)!r} to {hub.repo_id!r} failed: {reason}; the model is safe on disk and "
+            f"not on the Hub, `{command}` tries again"
+        ) from None
+
+
+def push_run(folder: RunFolder, hub: HubConfig) -> None:
+    """Uploads the model of a finished run, unless that was done.
+
+    Raises:
+        UserError: as `push_model`.
+    """
+    destination = json.dumps({"repo_id": hub.repo_id, "revision": hub.revision})
+    if folder.push_file.exists() and folder.push_file.read_text(encoding="utf-8") == destination:
+        return
+    push_model(folder.model_dir, hub, _command_for(folder, hub))
+    write_atomically(folder.push_file, destination)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets SIGTERM do what Ctrl-C does, so that a push that is ended can say what is not done."""
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be taken
+        yield
+        return
+    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old_handler)
+
+
+def _command_for(folder: RunFolder, hub: HubConfig) -> str:
+    """`tfmlm push RUN`, with what differs from the configuration that the model was trained with."""
+    own = load_config(folder.model_dir / RUN_CONFIG_NAME).hub
+    overrides = [
+        f"hub.{key.name}={'null' if value is None else value}"
+        for key in fields(hub)
+        if (value := asdict(hub)[key.name]) != getattr(own, key.name)
+    ]
+    return shlex.join(["tfmlm", "push", str(folder.path), *overrides])

@@ -1,1 +1,1 @@
-"""Asking a server of exported models over the network; nothing here needs the rest of the package."""
+"""Asking and being a server: a client of TensorFlow Serving, and a preview server with its interface."""

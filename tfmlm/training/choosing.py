@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfmlm.config import TrainConfig
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.run_log import RunLog
@@ -50,15 +49,21 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
         self._log.restart_clock()
 
 
-def make_evaluation_schedule(
-    train: TrainConfig, num_blocks: int | None, blocks_per_step: int
+def make_schedule(
+    every_steps: int | None, each_epoch: bool, num_blocks: int | None, blocks_per_step: int
 ) -> Callable[[int, int], bool]:
-    """Whether an evaluation is due, given the last step that was looked at and the present one."""
-    every_steps = train.evaluate_every_steps
+    """Whether something is due, given the last step that was looked at and the present one.
+
+    Args:
+        every_steps: due at each multiple of it.
+        each_epoch: due at the step that ends an epoch.
+        num_blocks: blocks of an epoch; a stream's are not known.
+        blocks_per_step: blocks of a step.
+    """
 
     def is_due(last: int, step: int) -> bool:
         at_step = every_steps is not None and step // every_steps > last // every_steps
-        if not train.evaluate_each_epoch or not num_blocks:
+        if not each_epoch or not num_blocks:
             return at_step
         epochs, last_epochs = (number * blocks_per_step // num_blocks for number in (step, last))
         return at_step or epochs > last_epochs

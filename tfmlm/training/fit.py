@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import cast
 
@@ -13,23 +14,44 @@ from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.training.callbacks import ProgressBar, make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.choosing import EvaluateAndChoose, make_evaluation_schedule
+from tfmlm.training.choosing import EvaluateAndChoose, make_schedule
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
 
+MakeCallbacks = Callable[[Setup, RunLog], list[tf.keras.callbacks.Callback]]
+"""What a stage after this one wants to do at each step, when the step's checkpoint has been saved."""
 
-def fit(config: Config, setup: Setup, checkpoint: TrainingCheckpoint, log: RunLog) -> None:
+
+def make_no_callbacks(setup: Setup, log: RunLog) -> list[tf.keras.callbacks.Callback]:
+    """For a run that is only trained."""
+    del setup, log
+    return []
+
+
+def fit(
+    config: Config,
+    setup: Setup,
+    checkpoint: TrainingCheckpoint,
+    log: RunLog,
+    make_more_callbacks: MakeCallbacks = make_no_callbacks,
+) -> None:
     """Trains from the log's step to the last one."""
     evaluating = EvaluateAndChoose(
         lambda: evaluate(setup.model, setup.validation),
-        make_evaluation_schedule(config.train, setup.data.train.num_blocks, setup.blocks_per_step),
+        make_schedule(
+            config.train.evaluate_every_steps,
+            config.train.evaluate_each_epoch,
+            setup.data.train.num_blocks,
+            setup.blocks_per_step,
+        ),
         checkpoint,
         log,
         config.train.early_stopping_patience,
     )
     callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating)
+    callbacks += make_more_callbacks(setup, log)
     with closing(ProgressBar(setup.model.optimizer.learning_rate, log)) as bar:
         setup.model.fit(
             make_batches(config, setup, log.step),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -17,12 +19,21 @@ from transformers import (
     TFAutoModelForMaskedLM,
     TFPreTrainedModel,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, has_file
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import load_tokenizer
-from tfmlm.errors import UserError
-from tfmlm.locations import resolve_name_or_path
+from tfmlm.errors import UserError, first_line
+from tfmlm.locations import advise_offline, resolve_name_or_path
+from tfmlm.training.weights import select_encoder_names, tie_output_bias
+
+_LOGGER = logging.getLogger(__name__)
+
+_HOW_TO_CONVERT = (
+    "pickled PyTorch weights are not read, since opening a pickle can run code; convert them once where "
+    "PyTorch is: AutoModelForMaskedLM.from_pretrained(NAME).save_pretrained(FOLDER)"
+)
 
 _COUNTED_BLOCKS = 4096
 """Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""
@@ -34,8 +45,8 @@ def _check_model_folder(path: Path) -> None:
     weights = [name for pattern in ("model*.safetensors", "tf_model*.h5") for name in path.glob(pattern)]
     if not weights:
         raise UserError(
-            f"model folder {str(path)!r} has no weights (model.safetensors or tf_model.h5); "
-            "pickled PyTorch weights are not read"
+            f"model folder {str(path)!r} has no weights (model.safetensors or tf_model.h5)"
+            + (f"; {_HOW_TO_CONVERT}" if any(path.glob("pytorch_model*.bin")) else "")
         )
 
 
@@ -77,29 +88,55 @@ def load_model_folder(
 def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, bool]:
     if Path(name_or_path).is_dir():
         _check_model_folder(Path(name_or_path))
-    try:
-        model_config = AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.name_or_path {name_or_path!r} cannot be loaded: {reason}") from error
-    model_config = _override(model_config, fields)
-    _check_has_head(model_config)
+    model_config = _override(_read_config(name_or_path), fields)
+    _check_head(model_config)
     try:
         model, info = TFAutoModelForMaskedLM.from_pretrained(
-            name_or_path, config=model_config, output_loading_info=True
+            _fetch_shards(name_or_path),
+            config=model_config,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _HOW_TO_CONVERT if "from_pt=True" in str(error) else first_line(error)
         raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
-    missing = info["missing_keys"]
-    encoder_name = re.compile(rf"{model.base_model_prefix}[./]")
-    missing_in_encoder = [name for name in missing if encoder_name.match(name)]
+    missing = tie_output_bias(model, info["missing_keys"])
+    missing_in_encoder = select_encoder_names(model, missing)
     if missing_in_encoder:
         raise UserError(
             f"weights of {name_or_path!r} lack {len(missing_in_encoder)} tensors of the encoder, "
             f"{missing_in_encoder[0]} for one; they belong to another model or architecture"
         )
     return model, any(re.search(r"bias(:0)?$", name) for name in missing)
+
+
+def _read_config(name_or_path: str) -> PretrainedConfig:
+    try:
+        model_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model {name_or_path!r} needs code of its own (auto_map), which is never run; "
+                "use a model type that transformers has"
+            ) from error
+        raise UserError(
+            f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}{advise_offline()}"
+        ) from error
+    if hasattr(model_config, "auto_map"):
+        _LOGGER.warning(
+            "%s brings code of its own (auto_map), which is not run: %s is the library's",
+            name_or_path,
+            model_config.model_type,
+        )
+        del model_config.auto_map  # the files that it names are not saved with the trained model
+    return model_config
+
+
+def _fetch_shards(name_or_path: str) -> str:
+    """The folder of a Hub model whose weights are split: transformers reads shards from a folder only."""
+    if Path(name_or_path).is_dir() or not has_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME):
+        return name_or_path
+    return snapshot_download(name_or_path, allow_patterns=["config.json", "model*.safetensors*"])
 
 
 def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:
@@ -116,7 +153,7 @@ def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFP
         "eos_token_id": tokenizer.sep_token_id,
     }
     model_config = _override(AutoConfig.for_model(model_type, **vocabulary), fields)
-    _check_has_head(model_config)
+    _check_head(model_config)
     model = TFAutoModelForMaskedLM.from_config(model_config)
     model.build_in_name_scope()
     return model
@@ -138,11 +175,16 @@ def _suggest(name: str, known: object) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _check_has_head(model_config: PretrainedConfig) -> None:
+def _check_head(model_config: PretrainedConfig) -> None:
     if type(model_config) not in TF_MODEL_FOR_MASKED_LM_MAPPING:
         raise UserError(
             f"model type {model_config.model_type!r} has no TensorFlow masked-LM head in transformers; "
             "use one such as bert, roberta, distilbert, albert, electra, camembert, xlm-roberta or mpnet"
+        )
+    if not model_config.tie_word_embeddings:
+        raise UserError(
+            "model.config.tie_word_embeddings is false, and a TensorFlow model always takes its input "
+            "embeddings for the output; use a model whose embeddings are tied"
         )
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
-
-from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.config import Config
 from tfmlm.config_loading import dump_config
@@ -17,7 +13,8 @@ from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
-from tfmlm.training.fit import fit
+from tfmlm.training.fit import MakeCallbacks, fit, make_no_callbacks
+from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.plots import plot_metrics
 from tfmlm.training.run_log import RunLog, read_initial_evaluation
 from tfmlm.training.setup import set_up
@@ -44,8 +41,15 @@ class TrainedModel(NamedTuple):
     notes: list[str]
 
 
-def train(config: Config, folder: RunFolder) -> TrainedModel:
+def train(
+    config: Config, folder: RunFolder, make_more_callbacks: MakeCallbacks = make_no_callbacks
+) -> TrainedModel:
     """Trains a masked language model, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        config: the run.
+        folder: where it is written.
+        make_more_callbacks: what else is to be done at each step.
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
@@ -73,7 +77,7 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
                 log.add_evaluation(before)
             is_over = checkpoint.is_stale(config.train.early_stopping_patience)
             if first_step < setup.total_steps and not is_over:
-                fit(config, setup, checkpoint, log)
+                fit(config, setup, checkpoint, log, make_more_callbacks)
             after = evaluate(setup.model, setup.validation)
             log.add_evaluation(after)
         notes = setup.notes + _describe_overflow(log)
@@ -81,22 +85,10 @@ def train(config: Config, folder: RunFolder) -> TrainedModel:
             notes.append(f"the weights are those of step {checkpoint.restore_best()}, the best")
             after = evaluate(setup.model, setup.validation)
 
-        save_model(setup.model.model, setup.data.tokenizer, config, folder.model_dir)
+        texts = {RUN_CONFIG_NAME: dump_config(config)}
+        save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
         plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
         return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes)
-
-
-def save_model(
-    model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: Config, model_dir: Path
-) -> None:
-    """Writes a Hugging Face folder, the run's configuration included, under a temporary name; renames it."""
-    unfinished = model_dir.with_name(f".{model_dir.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished, safe_serialization=True)
-    tokenizer.save_pretrained(unfinished)
-    (unfinished / RUN_CONFIG_NAME).write_text(dump_config(config), encoding="utf-8")
-    shutil.rmtree(model_dir, ignore_errors=True)
-    unfinished.rename(model_dir)
 
 
 def _describe_overflow(log: RunLog) -> list[str]:

@@ -1,0 +1,126 @@
+"""Starts `tfmlm serve` in a process of its own and talks to it; writes exports that test the server."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+
+@dataclass
+class Server:
+    """A running server; `banner` is what it printed, `log` where its errors go."""
+
+    process: subprocess.Popen[str]
+    name: str
+    rest: str
+    grpc_address: str
+    banner: str
+    log: Path
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> tuple[int, Any]:
+        """HTTP status and JSON for a path below the model; a body that is no bytes is sent as JSON."""
+        return self.ask_path(f"/v1/models/{self.name}{path}", body, method)
+
+    def ask_path(self, path: str, body: object = None, method: str | None = None) -> tuple[int, Any]:
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        with closing(HTTPConnection(self.rest, timeout=60)) as connection:
+            connection.request(method or ("GET" if body is None else "POST"), path, sent)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"null")
+
+    @contextmanager
+    def connect(self) -> Iterator[tuple[Any, Any]]:
+        """Stubs of the prediction and the model service."""
+        with grpc.insecure_channel(self.grpc_address) as channel:
+            yield (
+                prediction_service_pb2_grpc.PredictionServiceStub(channel),
+                model_service_pb2_grpc.ModelServiceStub(channel),
+            )
+
+    def stop(self) -> int:
+        """Exit code after SIGTERM."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@contextmanager
+def run_server(folder: Path, *flags: str) -> Iterator[Server]:
+    """A server of this folder on free ports, until the block ends."""
+    log = folder.parent / f"{folder.name}.log"
+    command = [sys.executable, "-m", "tfmlm", "serve", str(folder), "--port", "0", "--grpc-port", "0", *flags]
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        killer = threading.Timer(300, process.kill)
+        killer.start()
+        try:
+            assert process.stdout
+            banner = ""
+            while "preview" not in banner:
+                line = process.stdout.readline()
+                assert line, log.read_text(encoding="utf-8")
+                banner += line
+            words = banner.split()
+            rest = words[words.index("page") + 1].removeprefix("http://").rstrip("/")
+            yield Server(process, words[0], rest, words[words.index("gRPC") + 1], banner, log)
+        finally:
+            process.kill()
+            killer.cancel()
+
+
+def write_echo_export(version: Path, factor: float = 1.0) -> None:
+    """An export with small functions: serving_default sleeps, `echo` and `pair` give back what they get."""
+
+    class Echo(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
+        def sleep(self, seconds: tf.Tensor) -> dict[str, tf.Tensor]:
+            start = tf.timestamp()
+            turns = tf.while_loop(
+                lambda _: tf.timestamp() - start < tf.cast(tf.reduce_max(seconds), tf.float64),
+                lambda turns: (turns + 1,),
+                [tf.constant(0)],
+            )
+            with tf.control_dependencies(turns):
+                return {"slept": seconds * factor}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "texts")])
+        def echo(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"texts": texts, "raw_bytes": texts}
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None], tf.int64, "big"),
+                tf.TensorSpec([None, 2], tf.bool, "flags"),
+            ]
+        )
+        def pair(self, big: tf.Tensor, flags: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"big": big, "flags": flags}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float64, "number")])
+        def scalar(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"half": number / 2}
+
+    module = Echo()
+    unfinished = version.parent / ".unfinished"
+    tf.saved_model.save(
+        module,
+        str(unfinished),
+        signatures={
+            "serving_default": module.sleep,
+            "echo": module.echo,
+            "pair": module.pair,
+            "scalar": module.scalar,
+        },
+    )
+    unfinished.rename(version)

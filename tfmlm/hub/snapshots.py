@@ -1,0 +1,147 @@
+"""What is pushed while a run trains: its model and its checkpoints, as they are at a step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from safetensors import SafetensorError
+
+from tfmlm.config import Config
+from tfmlm.config_loading import dump_config
+from tfmlm.errors import PreemptedError, UserError, first_line
+from tfmlm.hub.background import BackgroundPusher
+from tfmlm.hub.push import WEIGHT_FILES, interruptible
+from tfmlm.hub.upload import Upload
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
+from tfmlm.training.choosing import make_schedule
+from tfmlm.training.fit import MakeCallbacks, make_no_callbacks
+from tfmlm.training.model_folder import save_model_folder
+from tfmlm.training.run_log import RunLog
+from tfmlm.training.setup import Setup
+
+_LOGGER = logging.getLogger(__name__)
+_GRACE_SECONDS = 20.0
+"""A machine that is taken back leaves about 30 seconds; the last checkpoint may get through."""
+
+_WRITE_ERRORS = (OSError, SafetensorError, tf.errors.OpError)
+
+
+@contextmanager
+def pushing_in_background(config: Config, folder: RunFolder) -> Iterator[MakeCallbacks]:
+    """Pushes while a run trains, as `hub` says; afterwards nothing is under way.
+
+    Yields:
+        what makes the callbacks for `train`.
+    """
+    if not config.hub.push:
+        yield make_no_callbacks
+        return
+    shutil.rmtree(folder.snapshots_dir, ignore_errors=True)  # of a process that was killed
+    pusher = BackgroundPusher(config.hub)
+    snapshots = Snapshots(config, folder, pusher)
+    try:
+        yield lambda setup, log: [PushSnapshots(snapshots, config, setup, log)]
+    except PreemptedError:
+        pusher.drop(config.hub.revision)
+        snapshots.offer_checkpoint()
+        pusher.finish(_GRACE_SECONDS)
+        raise
+    except BaseException:
+        pusher.finish(0)
+        raise
+    pusher.drop(config.hub.revision)
+    try:
+        with interruptible():
+            pusher.finish()
+    except KeyboardInterrupt:
+        # Not pushed here: what is still on its way could arrive after it and win.
+        raise UserError(
+            "interrupted while an upload was on its way; the model is safe on disk and not on the Hub, "
+            f"`tfmlm push {folder.path}` pushes it"
+        ) from None
+    shutil.rmtree(folder.snapshots_dir, ignore_errors=True)
+
+
+class Snapshots:
+    """Writes folders that stay as they are while the training goes on, and gives them to the pusher."""
+
+    def __init__(self, config: Config, folder: RunFolder, pusher: BackgroundPusher) -> None:
+        self._config = config
+        self._folder = folder
+        self._pusher = pusher
+
+    def offer_model(self, setup: Setup, step: int) -> None:
+        """Writes the model of this step; the training waits for the disk, and not for the Hub."""
+        path = self._folder.snapshots_dir / f"model-{step:08d}"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            texts = {RUN_CONFIG_NAME: dump_config(self._config)}
+            save_model_folder(setup.model.model, setup.data.tokenizer, path, texts)
+        except _WRITE_ERRORS as error:
+            _LOGGER.warning("step %d is not pushed: it cannot be written: %s", step, first_line(error))
+        else:
+            self._pusher.offer(Upload(f"step {step}", path, self._config.hub.revision, WEIGHT_FILES))
+
+    def offer_checkpoint(self) -> None:
+        """Links the newest checkpoint, and the best weights, the configuration and the log beside it."""
+        steps, best = (sorted(self._folder.checkpoints_dir.glob(f"{kind}-*")) for kind in ("step", "best"))
+        if not self._config.hub.checkpoints or not steps:
+            return
+        newest = steps[-1].name
+        path = self._folder.snapshots_dir / f"checkpoint-{newest}"
+        files = [*steps[-1:], *best[-1:], self._folder.config_file, self._folder.logs_dir / "metrics.csv"]
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            for source in files:
+                _take_over(source, path / source.relative_to(self._folder.path))
+        except OSError as error:
+            _LOGGER.warning("checkpoint %s is not pushed: %s", newest, first_line(error))
+        else:
+            name = f"checkpoint {newest}"
+            self._pusher.offer(Upload(name, path, self._config.hub.checkpoints, ("checkpoints/*",)))
+
+
+class PushSnapshots(tf.keras.callbacks.Callback):
+    """Offers the model and the checkpoint of the steps at which they are due."""
+
+    def __init__(self, snapshots: Snapshots, config: Config, setup: Setup, log: RunLog) -> None:
+        super().__init__()
+        self._snapshots = snapshots
+        self._setup = setup
+        self._log = log
+        self._last_step = log.step
+        num_blocks, hub = setup.data.train.num_blocks, config.hub
+        self._is_model_due = make_schedule(hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step)
+        self._is_checkpoint_due = make_schedule(config.train.checkpoint_every_steps, False, None, 1)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Comes after the callback that saves checkpoints."""
+        last, step = self._last_step, self._log.step
+        self._last_step = step
+        if self._is_model_due(last, step):
+            self._snapshots.offer_model(self._setup, step)
+        if self._is_checkpoint_due(last, step):
+            self._snapshots.offer_checkpoint()
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Links checkpoints, which never change and may be removed any time; copies what goes on growing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have no links
+        shutil.copyfile(source, target)

@@ -1,0 +1,80 @@
+"""Writes the trained model as the Hugging Face folder that PyTorch and TensorFlow read as it is."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
+
+from tfmlm.errors import UserError, first_line
+from tfmlm.training.weights import MAX_SHARD_BYTES, write_weights
+
+
+def save_model_folder(
+    model: TFPreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    texts: Mapping[str, str],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes weights, configuration and tokenizer, and puts the whole folder in the place of an older one.
+
+    Args:
+        model: a built masked language model.
+        tokenizer: its tokenizer.
+        folder: where to; it never holds a part of a model, whenever the process is killed.
+        texts: further files, by name.
+        max_shard_bytes: size above which the weights are split.
+
+    Raises:
+        UserError: the folder cannot be written, for want of room for one. An older one is as it was.
+    """
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        _write_config(model, unfinished)
+        write_weights(model, unfinished, max_shard_bytes)
+        _write_tokenizer(tokenizer, unfinished)
+        for name, text in texts.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
+        _replace(folder, unfinished)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UserError(
+            f"model folder {str(folder)!r} cannot be written: {first_line(error)}; "
+            "make room, and the same command goes on from the last checkpoint"
+        ) from error
+
+
+def _write_config(model: TFPreTrainedModel, folder: Path) -> None:
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__.removeprefix("TF")]
+    # As the weights are written, whatever the checkpoint was before; transformers 5 calls it `dtype`.
+    config.torch_dtype = "float32"
+    if hasattr(config, "dtype"):
+        del config.dtype
+    config.save_pretrained(folder)
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # the tokenizers library raises a bare one for a full disk
+        raise OSError(first_line(error)) from error
+
+
+def _replace(folder: Path, finished: Path) -> None:
+    """Two renames and not a removal first: a kill leaves the old folder whole, or none, but no half."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    finished.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Weights under PyTorch's names and shapes, written and read without PyTorch.
+
+Every framework's tools read such a file, and TensorFlow's own names are read by TensorFlow alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from huggingface_hub import split_state_dict_into_shards_factory
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_WEIGHTS_FILE_PATTERN
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from transformers import TFPreTrainedModel
+from transformers.modeling_tf_pytorch_utils import (
+    TransposeType,
+    apply_transpose,
+    convert_tf_weight_name_to_pt_weight_name,
+)
+
+MAX_SHARD_BYTES = 5 * 10**9
+"""The size above which PyTorch's own `save_pretrained` splits the weights."""
+
+_BYTES_PER_VALUE = 4  # float32
+
+# TensorFlow's MPNet always has a pooler, which the masked language model leaves untrained.
+_WITHOUT_PYTORCH_NAME = "mpnet.pooler."
+
+# ALBERT's two variables for the one bias of the output: TensorFlow adds the second to the logits and never
+# uses the first; PyTorch ties them, and its file holds the first alone.
+_ALBERT_BIAS, _ALBERT_DECODER_BIAS = "predictions.bias", "predictions.decoder.bias"
+
+
+class _Weight(NamedTuple):
+    variable: tf.Variable
+    transpose: TransposeType
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.variable.shape.num_elements()) * _BYTES_PER_VALUE
+
+    def read(self) -> NDArray[np.float32]:
+        """The values in PyTorch's layout: a Dense kernel [in, out] is a Linear weight [out, in]."""
+        values = apply_transpose(self.transpose, self.variable.numpy(), pt_to_tf=False)
+        return np.ascontiguousarray(values, np.float32)  # safetensors writes the memory as it lies
+
+
+def write_weights(model: TFPreTrainedModel, folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """Writes `model.safetensors`, or numbered shards and `model.safetensors.index.json`, in float32.
+
+    The output embeddings are the input embeddings and are written once, as those. At most one shard is held
+    in memory beside the model.
+
+    Args:
+        model: a built masked language model.
+        folder: an existing folder without weights.
+        max_shard_bytes: size of a shard; a larger tensor has a shard of its own.
+
+    Raises:
+        OSError, SafetensorError: the files cannot be written.
+    """
+    weights = _name_as_pytorch(model)
+    split = split_state_dict_into_shards_factory(
+        weights,
+        get_storage_size=lambda weight: weight.num_bytes,
+        filename_pattern=SAFETENSORS_WEIGHTS_FILE_PATTERN,
+        max_shard_size=max_shard_bytes,
+    )
+    for file_name, names in split.filename_to_tensors.items():
+        shard = {name: weights[name].read() for name in names}
+        save_file(shard, folder / file_name, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / SAFETENSORS_INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _name_as_pytorch(model: TFPreTrainedModel) -> dict[str, _Weight]:
+    weights = {}
+    for variable in model.weights:
+        name, transpose = convert_tf_weight_name_to_pt_weight_name(
+            variable.name, tf_weight_shape=variable.shape
+        )
+        if not name.startswith(_WITHOUT_PYTORCH_NAME):
+            assert name not in weights, f"two weights are named {name}"
+            weights[name] = _Weight(variable, transpose)
+    if model.config.model_type == "albert":
+        # Under both names: PyTorch ties them again, and TensorFlow's own loader wants the second.
+        weights[_ALBERT_BIAS] = weights[_ALBERT_DECODER_BIAS]
+    return weights
+
+
+def tie_output_bias(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
+    """Gives ALBERT's output bias to both its variables if the weights hold it under one name.
+
+    Args:
+        model: a model just loaded.
+        missing: names that the weights did not have.
+
+    Returns:
+        The names that are still missing.
+    """
+    if model.config.model_type != "albert":
+        return missing
+    biases = model.get_lm_head().get_bias()
+    pair = {_ALBERT_BIAS: biases["bias"], _ALBERT_DECODER_BIAS: biases["decoder_bias"]}
+    absent = pair.keys() & set(missing)
+    if len(absent) != 1:
+        return missing
+    (name,) = absent
+    (present,) = pair.keys() - absent
+    pair[name].assign(pair[present])
+    return [other for other in missing if other != name]
+
+
+def select_encoder_names(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
+    """Selects the encoder's among the names that the loader missed.
+
+    They begin with the encoder's prefix; but if no name in the weights does, as in a file that holds an
+    encoder alone, the loader looks for them without it.
+    """
+    prefix = f"{model.base_model_prefix}."
+    bare = {name.removeprefix(prefix) for name in _name_as_pytorch(model) if name.startswith(prefix)}
+    prefixes = (prefix, f"{model.base_model_prefix}/")  # PyTorch's and TensorFlow's
+    return [name for name in missing if name.startswith(prefixes) or name in bare]
