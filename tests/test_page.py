@@ -61,6 +61,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("the page is tested in Chromium, and there is no `chromium` on PATH")
+    expect.set_options(timeout=20_000)
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=path, args=FLAGS) as opened,
@@ -156,6 +157,16 @@ def test_shows_the_model_and_answers_the_example(visit: Open, server: Server) ->
     expect(page.get_by_role("listitem")).to_have_count(5)
     assert page.get_by_label("A sentence with a mask").input_value() == "The [MASK] of the model to load."
     expect(page.get_by_role("status")).to_contain_text("Version 3 answered in")
+
+
+def test_the_page_is_told_what_each_version_takes(server: Server) -> None:
+    status, model = server.ask_path("/page/model.json")
+    assert (status, model["name"]) == (200, "tiny")
+    assert [version["version"] for version in model["versions"]] == ["3", "2", "1"]
+    assert [version["mask_token"] for version in model["versions"]] == ["[MASK]", None, "<mask>"]
+    assert [version["text_signature"] for version in model["versions"]] == [True, False, True]
+    assert [version["top_k"] for version in model["versions"]] == [5, None, 5]
+    assert model["versions"][0]["max_length"] == TINY_CONFIGS["bert"]["max_position_embeddings"]
 
 
 def test_probabilities_are_those_of_the_rest_interface(visit: Open, server: Server) -> None:
@@ -358,6 +369,7 @@ def test_words_are_joined(visit: Open, server: Server, text: str, mask: str, tok
     assert page.evaluate(script, [text, mask, token]) == filled
 
 
+@pytest.mark.slow
 def test_follows_the_server(visit: Open, exported: Path, tmp_path: Path) -> None:
     served = tmp_path / "one"
     shutil.copytree(exported / "1", served / "1")
