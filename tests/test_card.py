@@ -362,6 +362,7 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_pushed_card_names_its_repository_and_works(
     hub: HubServer, copy_dir: Path, config: Config, tmp_path: Path
 ) -> None:
