@@ -143,6 +143,9 @@ def _to_config(settings: DictConfig) -> Config:
             raise UserError(
                 f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
             )
+    # YAML 1.1 reads a plain `off` as false.
+    if OmegaConf.select(settings, "export.text_signature") is False:
+        OmegaConf.update(settings, "export.text_signature", "off")
     try:
         return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings)))
     except ConfigKeyError as error:
