@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.pytorch_folder import write_hub_folder
 from tfmlm.config import ExportConfig
+from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import Export, export_saved_model
@@ -192,3 +193,10 @@ def test_texts_can_be_left_out(model_dir: Path, tmp_path: Path) -> None:
     signatures = tf.saved_model.load(str(export.path)).signatures
     assert "text" not in signatures
     assert set(signatures["serving_default"].structured_input_signature[1]) == {"input_ids", "attention_mask"}
+
+
+def test_off_is_a_word_and_no_truth_value() -> None:
+    quickstart = Path(__file__).parent.parent / "configs/quickstart.yaml"
+    for value in ("off", "'off'", "auto"):
+        config = load_config(quickstart, [f"export.text_signature={value}"])
+        assert config.export.text_signature == value.strip("'")

@@ -17,6 +17,7 @@ from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import Export, export_saved_model
+from tfmlm.hub.card import Circumstances, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
@@ -100,6 +101,7 @@ def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCal
             *(export.notes if export else []),
         ],
     )
+    write_card(config, folder, result, Circumstances(trained.devices, trained.notes))
     folder.write_result(result)
     return result
 
