@@ -33,6 +33,7 @@ class Size:
         validation_blocks: held-out blocks that the perplexities are measured on.
         num_repeats: times that both sides are run in turn.
         pipeline_repeats: the same for the input pipelines, whose seconds are few and noisy.
+        scored_texts: texts whose pseudo-log-likelihood is computed.
         num_copies: times that the texts are written into the file that is streamed, so that it is longer
             than a shuffle window.
     """
@@ -48,6 +49,7 @@ class Size:
     validation_blocks: int = 256
     num_repeats: int = 3
     pipeline_repeats: int = 7
+    scored_texts: int = 32
     num_copies: int = 8
 
     @property
@@ -68,6 +70,7 @@ QUICK = Size(
     validation_blocks=8,
     num_repeats=1,
     pipeline_repeats=1,
+    scored_texts=2,
     num_copies=1,
 )
 """Seconds instead of minutes: shows that every row runs; its figures mean nothing."""

@@ -21,7 +21,8 @@ def test_every_row_measures_ours_and_a_peer():
     )
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(finished.stdout)["rows"]
-    assert list(rows) == ["tokenize", "pipeline", "records", "whole_word", "streaming", "step", "perplexity"]
+    names = ["tokenize", "pipeline", "records", "whole_word", "streaming", "step", "perplexity", "score"]
+    assert list(rows) == names
     for row in rows.values():
         assert row["ours"] > 0
         assert row["peer"] > 0
@@ -37,6 +38,6 @@ def test_an_unknown_row_is_refused_with_the_known_ones():
     )
     assert finished.returncode == 2
     assert (
-        "no row speed; the rows are tokenize, pipeline, records, whole_word, streaming, step, perplexity"
+        "no row speed; the rows are tokenize, pipeline, records, whole_word, streaming, step, perplexity, score"
         in finished.stderr
     )

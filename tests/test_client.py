@@ -423,7 +423,8 @@ def test_query_prints_what_predict_prints(
     expected = capsys.readouterr().out
     assert ask(url, *TEXTS) == 0
     assert capsys.readouterr().out == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*TEXTS[1:], "", ""])))
+    lines = "\n".join([*TEXTS[1:], "", ""]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert ask(url, TEXTS[0], "-", "--texts-per-request", "1") == 0
     assert capsys.readouterr().out == expected
 

@@ -15,6 +15,7 @@ from tfmlm import __version__
 from tfmlm.errors import PreemptedError, UserError, WorkerLostError
 from tfmlm.query import add_query
 from tfmlm.serving.serve_options import ServeOptions, parse_labels
+from tfmlm.text_commands import add_predict, add_score
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,16 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parses; overrides may also follow options, and `prepare` keeps the flags that it does not know."""
+    """Parses; overrides and texts may also follow options, and `prepare` keeps the flags it does not know."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    flags = [argument for argument in rest if argument.startswith("-") or not hasattr(options, "overrides")]
+    more = next((name for name in ("overrides", "texts") if hasattr(options, name)), None)
+    flags = [argument for argument in rest if more is None or _is_flag(argument)]
     if flags and not hasattr(options, "beam_flags"):
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    if hasattr(options, "overrides"):
-        options.overrides += [argument for argument in rest if argument not in flags]
+    if more:
+        getattr(options, more).extend(argument for argument in rest if argument not in flags)
     options.beam_flags = flags
     return options
+
+
+def _is_flag(argument: str) -> bool:
+    """Whether it is meant as an option; as for argparse, neither `-` nor a text with a space is."""
+    name = argument.partition("=")[0]
+    return name.startswith("-") and name != "-" and " " not in name
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,13 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON line")
     evaluate.set_defaults(command=_evaluate)
 
-    predict = commands.add_parser("predict", help="fill the masks in texts")
-    predict.add_argument("model", help="run, model folder, Hub id or SavedModel")
-    predict.add_argument("texts", nargs="+", metavar="TEXT", help="text with the model's mask token")
-    predict.add_argument("--top-k", type=int, default=5, help="candidates for each mask (default 5)")
-    predict.add_argument("--json", action="store_true", help="print one JSON line a text")
-    predict.set_defaults(command=_predict)
-
+    add_predict(commands)
+    add_score(commands)
     add_query(commands)
 
     export = commands.add_parser("export", help="write a SavedModel of a run or a model folder")
@@ -207,19 +210,6 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(measured))
     else:
         print(f"perplexity {measured['perplexity']:.6g}, loss {measured['eval_loss']:.6g}")
-    return 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    if options.top_k < 1:
-        raise UserError(f"--top-k is {options.top_k}; it must be 1 or more")
-    _start_libraries()
-    from tfmlm.export.predict import load_predictor
-    from tfmlm.report import describe_masks
-
-    filled = load_predictor(options.model, options.top_k)(options.texts)
-    for text, masks in zip(options.texts, filled, strict=True):
-        print(json.dumps(masks) if options.json else "\n".join(describe_masks(text, masks)))
     return 0
 
 

@@ -7,12 +7,11 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfmlm.errors import UserError
 from tfmlm.serving.options import ClientOptions
+from tfmlm.texts import read_stdin, take_batches
 
 if TYPE_CHECKING:  # the client's libraries wait until the command is run
     from tfmlm.serving.client import FilledText, FillMaskClient
@@ -79,9 +78,8 @@ def _query(options: argparse.Namespace) -> int:
 
     with FillMaskClient(options.url, client_options) as client:
         fill = _make_fill(client, options.tokenizer)
-        texts = _read_texts(options.texts)
         # A request at a time: its words are printed before the next one, and any number of lines may come.
-        while batch := list(islice(texts, options.texts_per_request)):
+        for batch in take_batches(_read_texts(options.texts), options.texts_per_request):
             for filled in fill(batch):
                 _print(filled, as_json=options.json)
     return 0
@@ -99,10 +97,7 @@ def _read_texts(arguments: Iterable[str]) -> Iterator[str]:
     """The texts; `-` stands for the lines of the standard input, without empty ones."""
     for argument in arguments:
         if argument == "-":
-            try:
-                yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-            except UnicodeDecodeError as error:
-                raise UserError(f"the standard input is not UTF-8 ({error}); convert it") from error
+            yield from (line.text for line in read_stdin() if line.text.strip())
         else:
             yield argument
 

@@ -13,6 +13,7 @@ from tfmlm.config import Config
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
+    from tfmlm.export.score import TextScore
     from tfmlm.run import FinishedRun
     from tfmlm.serving.server import Running
 
@@ -58,6 +59,11 @@ def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[
             f"{candidate['token_str'].strip()} {candidate['score']:.0%}" for candidate in candidates
         )
         yield f"  {f'{number}. ' if len(masks) > 1 else ''}{words}"
+
+
+def describe_score(score: TextScore) -> str:
+    """Score, tokens and text, in columns."""
+    return f"{score['score']:>10.3f}  {score['tokens']:>5}  {score['text']}"
 
 
 def describe_keys() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from tfmlm.candidate import Candidate
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import FillMask
-from tfmlm.export.saved_model import TOKENIZER_DIR, list_versions
-from tfmlm.run_folder import RunFolder
-from tfmlm.training.model import load_model_folder
+from tfmlm.export.loading import find_export, load_run_or_model
+from tfmlm.export.saved_model import TOKENIZER_DIR
+from tfmlm.export.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
+from tfmlm.texts import GivenText, check_length, take_batches
 
 _TEXTS_A_BATCH = 32
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Predictor:
         tokenizer: the model's own; its `model_max_length` is the longest text.
     """
 
-    fill: Callable[..., dict[str, tf.Tensor]]
+    fill: Callable[[NDArray[np.int32], NDArray[np.int32]], Arrays]
     tokenizer: PreTrainedTokenizerFast
 
     def __call__(self, texts: Sequence[str]) -> list[list[list[Candidate]]]:
@@ -42,39 +45,48 @@ class Predictor:
             For each text a list with one list a mask, best candidate first.
 
         Raises:
-            UserError: a text has no mask or is too long for the model.
+            UserError: a text has no mask, is too long for the model, or has more masks than it answers.
         """
-        batches = (texts[start : start + _TEXTS_A_BATCH] for start in range(0, len(texts), _TEXTS_A_BATCH))
-        return [filled for batch in batches for filled in self._fill_batch(list(batch))]
+        return [masks for _, masks in self.fill_stream(GivenText(text, "") for text in texts)]
 
-    def _fill_batch(self, texts: list[str]) -> list[list[list[Candidate]]]:
-        encoded = self.tokenizer(texts, return_tensors="np", padding=True)
-        self._check(texts, encoded["input_ids"])
-        inputs = {name: tf.constant(encoded[name], tf.int32) for name in ("input_ids", "attention_mask")}
-        outputs = {name: value.numpy() for name, value in self.fill(**inputs).items()}
+    def fill_stream(self, texts: Iterable[GivenText]) -> Iterator[tuple[GivenText, list[list[Candidate]]]]:
+        """Fills the masks of any number of texts, a batch at a time.
+
+        Yields:
+            Each text, and for it what calling the predictor gives.
+
+        Raises:
+            UserError: as calling the predictor does, when the text's batch is reached.
+        """
+        for batch in take_batches(texts, _TEXTS_A_BATCH):
+            yield from zip(batch, self._fill_batch(batch), strict=True)
+
+    def _fill_batch(self, texts: list[GivenText]) -> list[list[list[Candidate]]]:
+        encoded = self.tokenizer([text.text for text in texts], return_tensors="np", padding=True)
+        input_ids, attention_mask = encoded["input_ids"], encoded["attention_mask"]
+        num_masks = (input_ids == self.tokenizer.mask_token_id).sum(axis=1)
+        for text, num_tokens, masks in zip(texts, attention_mask.sum(axis=1), num_masks, strict=True):
+            if not masks:
+                raise UserError(
+                    f"{text.name} has no mask; write {self.tokenizer.mask_token} where a word is wanted"
+                )
+            check_length(text, num_tokens, self.tokenizer.model_max_length)
+        outputs = self.fill(input_ids.astype(np.int32), attention_mask.astype(np.int32))
+        for text, answered, masks in zip(texts, outputs["positions"] >= 0, num_masks, strict=True):
+            if answered.sum() < masks:
+                raise UserError(
+                    f"{text.name} has {masks} masks and the export answers {answered.sum()}; "
+                    "use the model folder or export again with a larger export.max_masks"
+                )
         return [
-            self._describe(row_ids[row_mask == 1], {name: value[row] for name, value in outputs.items()})
-            for row, (row_ids, row_mask) in enumerate(
-                zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+            self._describe(
+                input_ids[row][attention_mask[row] == 1],
+                {name: value[row] for name, value in outputs.items()},
             )
+            for row in range(len(texts))
         ]
 
-    def _check(self, texts: list[str], input_ids: NDArray[np.int64]) -> None:
-        mask_token = self.tokenizer.mask_token
-        for text, has_mask in zip(
-            texts, (input_ids == self.tokenizer.mask_token_id).any(axis=1), strict=True
-        ):
-            if not has_mask:
-                raise UserError(f"text {text!r} has no mask; write {mask_token} where a word is wanted")
-        if input_ids.shape[1] > self.tokenizer.model_max_length:
-            raise UserError(
-                f"the longest text has {input_ids.shape[1]} tokens and the model takes "
-                f"{self.tokenizer.model_max_length}; shorten it"
-            )
-
-    def _describe(
-        self, input_ids: NDArray[np.int64], outputs: dict[str, NDArray[Any]]
-    ) -> list[list[Candidate]]:
+    def _describe(self, input_ids: NDArray[np.int64], outputs: Arrays) -> list[list[Candidate]]:
         positions = [int(position) for position in outputs["positions"] if position >= 0]
         return [
             [
@@ -110,18 +122,19 @@ def load_predictor(path: str, top_k: int) -> Predictor:
     Raises:
         UserError: there is none of these at `path`, or the export was made with fewer candidates.
     """
-    folder = Path(path)
-    versions = list_versions(folder) if folder.is_dir() else []
-    if versions:
-        folder /= str(max(versions))
-    if (folder / "saved_model.pb").exists():
-        return _load_export(folder, top_k)
-    if RunFolder(folder).model_dir.is_dir():
-        path = str(RunFolder(folder).model_dir)
-    model, tokenizer = load_model_folder(path)
+    export = find_export(path)
+    if export:
+        return _load_export(export, top_k)
+    model, tokenizer = load_run_or_model(path)
     # No limit on masks: nothing waits behind this text.
     module = FillMask(model, tokenizer, top_k, max_masks=int(tokenizer.model_max_length))
-    return Predictor(tf.function(module.fill, reduce_retracing=True), tokenizer)
+    compute = tf.function(module.fill, reduce_retracing=True)
+
+    def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:
+        outputs = compute(tf.constant(input_ids), tf.constant(attention_mask))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return Predictor(fill, tokenizer)
 
 
 def _load_export(folder: Path, top_k: int) -> Predictor:
@@ -133,10 +146,39 @@ def _load_export(folder: Path, top_k: int) -> Predictor:
             "use the model folder or export again with a larger export.top_k"
         )
 
-    def fill(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = loaded.signatures["ids"](**inputs)
+    def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:
+        outputs = loaded.signatures["ids"](
+            input_ids=tf.constant(input_ids), attention_mask=tf.constant(attention_mask)
+        )
         return {
-            name: value if name == "positions" else value[:, :, :top_k] for name, value in outputs.items()
+            name: value.numpy() if name == "positions" else value.numpy()[:, :, :top_k]
+            for name, value in outputs.items()
         }
 
     return Predictor(fill, load_tokenizer(folder / TOKENIZER_DIR))
+
+
+def load_target_predictor(path: str, words: Sequence[str], top_k: int | None) -> tuple[Predictor, Targets]:
+    """Loads what `load_predictor` does, to score only given words.
+
+    Args:
+        path: where it lies.
+        words: the candidates, as `find_targets` reads them.
+        top_k: the most candidates for each mask; None gives them all.
+
+    Returns:
+        The predictor, and what became of the words.
+
+    Raises:
+        UserError: there is no model at `path`, or no word is left.
+    """
+    export = find_export(path)
+    if export:
+        tokenizer = load_tokenizer(export / TOKENIZER_DIR)
+        targets = find_targets(words, tokenizer)
+        score = score_by_export(tf.saved_model.load(str(export)).signatures["logits"], targets)
+    else:
+        model, tokenizer = load_run_or_model(path)
+        targets = find_targets(words, tokenizer)
+        score = score_by_model(model, targets)
+    return Predictor(TargetFill(score, tokenizer, targets, top_k), tokenizer), targets
