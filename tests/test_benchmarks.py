@@ -38,6 +38,6 @@ def test_an_unknown_row_is_refused_with_the_known_ones():
     )
     assert finished.returncode == 2
     assert (
-        "no row speed; the rows are tokenize, pipeline, records, whole_word, streaming, step, perplexity, score"
-        in finished.stderr
+        "no row speed; the rows are tokenize, pipeline, records, whole_word, streaming, step, perplexity, "
+        "score" in finished.stderr
     )

@@ -19,7 +19,7 @@ def complete(script: str, *words: str) -> list[str]:
     code = (
         f"{script}\n"
         # Only readline can set options of a running completion.
-        "compopt() { echo \"option $*\"; }\n"
+        'compopt() { echo "option $*"; }\n'
         f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n"
         "[[ ${COMP_WORDS[COMP_CWORD]} == '\"\"' ]] && COMP_WORDS[COMP_CWORD]=''\n"
         "_tfmlm_complete\n"

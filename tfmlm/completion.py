@@ -35,7 +35,7 @@ def write_completion(parser: argparse.ArgumentParser, shell: str) -> str:
 
 def _list_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     for action in parser._actions:  # noqa: SLF001 (argparse has no other way to them)
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for command in action.choices.values():
                 yield from _list_actions(command)
         else:
