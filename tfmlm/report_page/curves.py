@@ -94,7 +94,6 @@ def _dress(axes: Axes, runs: Sequence[ShownRun], axis: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _shorten(value)))
     axes.set_xlim(left=0)
     axes.set_xlabel({"tokens": "tokens", "seconds": "seconds of training"}[axis], color=_INK)
-    axes.set_ylabel("perplexity", color=_INK)
     axes.tick_params(which="both", color=_INK, labelcolor=_INK)
     axes.grid(color=_INK, alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)

@@ -36,7 +36,8 @@ def _show_run(
     missing = "not kept" if run.result else "not finished"
     return (
         f'<div class="filled">{mark_run(number, run)}'
-        f"<div><h4>before</h4>{_show_masks(before, 'not kept')}</div><div><h4>after</h4>{_show_masks(after, missing)}</div></div>"
+        f"<div><h4>before</h4>{_show_masks(before, 'not kept')}</div>"
+        f"<div><h4>after</h4>{_show_masks(after, missing)}</div></div>"
     )
 
 
