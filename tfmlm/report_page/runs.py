@@ -62,8 +62,10 @@ def read_runs(paths: list[Path]) -> list[ShownRun]:
     Raises:
         UserError: one is no run folder, or cannot be read.
     """
-    unique = {path.resolve(): path for path in reversed(paths)}
-    runs = [_read_run(path) for path in reversed(unique.values())]
+    unique: dict[Path, Path] = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    runs = [_read_run(path) for path in unique.values()]
     names = [run["name"] for run in runs]
     return [
         ShownRun(**run | {"name": run["name"] if names.count(run["name"]) == 1 else str(run["folder"].path)})
