@@ -5,11 +5,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test faults lint bench clean
+.PHONY: help install train test test-pytorch faults lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 install: .venv/.installed ## create .venv and install the package
 
@@ -18,6 +18,9 @@ train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and expor
 
 test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests; ARGS="-k masking" runs some
 	$(BIN)/pytest $(ARGS)
+
+test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5
+	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py
 
 faults: .venv/.installed-dev ## kill runs at 20 random moments, fill a disk, lose a worker
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 tests/test_kill.py tests/test_multi_worker.py
@@ -31,7 +34,7 @@ bench: .venv/.installed .venv/.installed-quickstart ## measure ours against the 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold results
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pytorch build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find tfmlm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -46,4 +49,9 @@ clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold resul
 # --no-deps: requirements/quickstart.txt gives the reason.
 .venv/.installed-quickstart: requirements/quickstart.txt .venv/.installed
 	$(PIP) --no-deps --require-hashes -r requirements/quickstart.txt
+	@touch $@
+
+.venv-pytorch/.installed:
+	$(PYTHON) -m venv .venv-pytorch
+	.venv-pytorch/bin/python -m pip install --disable-pip-version-check torch==2.13.0 transformers==5.24.0
 	@touch $@

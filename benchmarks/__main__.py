@@ -15,7 +15,18 @@ from typing import Any
 from benchmarks.measure import QUICK, Row, Size, run_alone, show
 from tfmlm.errors import UserError
 
-ROWS = ("tokenize", "pipeline", "records", "whole_word", "streaming", "step", "perplexity", "score")
+ROWS = (
+    "tokenize",
+    "pipeline",
+    "records",
+    "whole_word",
+    "streaming",
+    "step",
+    "perplexity",
+    "fill_mask",
+    "serving",
+    "score",
+)
 """Modules of this package; each has `measure(folder, size) -> Row`."""
 
 _LINE = "{:<10} {:<10} {:>9} {:>9} {:>6}  {}"

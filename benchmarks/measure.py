@@ -34,6 +34,10 @@ class Size:
         num_repeats: times that both sides are run in turn.
         pipeline_repeats: the same for the input pipelines, whose seconds are few and noisy.
         scored_texts: texts whose pseudo-log-likelihood is computed.
+        seed: of data order, masks and dropout.
+        num_seeds: seeds that the perplexities are means over.
+        timed_calls: calls that a fill-mask figure is the median of.
+        serving_seconds: that the clients keep asking the server.
         num_copies: times that the texts are written into the file that is streamed, so that it is longer
             than a shuffle window.
     """
@@ -48,6 +52,10 @@ class Size:
     training_steps: int = 60
     validation_blocks: int = 256
     num_repeats: int = 3
+    seed: int = 0
+    num_seeds: int = 3
+    timed_calls: int = 20
+    serving_seconds: int = 60
     pipeline_repeats: int = 7
     scored_texts: int = 32
     num_copies: int = 8
@@ -69,6 +77,9 @@ QUICK = Size(
     training_steps=3,
     validation_blocks=8,
     num_repeats=1,
+    num_seeds=1,
+    timed_calls=2,
+    serving_seconds=2,
     pipeline_repeats=1,
     scored_texts=2,
     num_copies=1,

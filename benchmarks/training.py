@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from benchmarks import recipe
 from benchmarks.material import Material, open_material
 from benchmarks.matmul import count_step_flops, measure_matmul_rate
 from benchmarks.measure import Size, TimedSteps, Trained, peak_gib
+from tfmlm.config import RunConfig
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
@@ -89,16 +91,17 @@ def fit_ours(
     material: Material, size: Size, num_steps: int, clock: StepClock, precision: str = "float32"
 ) -> TFPreTrainedModel:
     """Trains as `tfmlm train` does."""
-    tf.keras.utils.set_random_seed(0)
-    with make_strategy(material.config.distribute).scope(), precision_policy(precision):
-        pretrained, _ = make_model(material.config, material.tokenizer)
-        model = MaskedLanguageModel(pretrained, material.config)
-        model.compile(make_optimizer(material.config.optimizer, num_steps))
+    tf.keras.utils.set_random_seed(size.seed)
+    config = replace(material.config, run=RunConfig(seed=size.seed))
+    with make_strategy(config.distribute).scope(), precision_policy(precision):
+        pretrained, _ = make_model(config, material.tokenizer)
+        model = MaskedLanguageModel(pretrained, config)
+        model.compile(make_optimizer(config.optimizer, num_steps))
     blocks = material.blocks.select(range(num_steps * size.blocks_per_step))
     batches = make_training_batches(
         PackedBlocks(blocks),
-        _make_collator(material),
-        seed=0,
+        _make_collator(material, size.seed),
+        seed=size.seed,
         first_step=0,
         last_step=num_steps,
         global_batch_size=size.blocks_per_step,
@@ -109,7 +112,7 @@ def fit_ours(
 
 def fit_recipe(material: Material, size: Size, num_steps: int, clock: StepClock) -> TFPreTrainedModel:
     """Trains as the guide does, on the same blocks."""
-    tf.keras.utils.set_random_seed(0)
+    tf.keras.utils.set_random_seed(size.seed)
     blocks = material.blocks.select(range(num_steps * size.blocks_per_step))
     return recipe.fit(
         material.config.model.name_or_path,
@@ -123,6 +126,6 @@ def fit_recipe(material: Material, size: Size, num_steps: int, clock: StepClock)
 _FIT = {"ours": fit_ours, "recipe": fit_recipe, "bfloat16": partial(fit_ours, precision="bfloat16")}
 
 
-def _make_collator(material: Material) -> MaskingCollator:
+def _make_collator(material: Material, seed: int = 0) -> MaskingCollator:
     vocabulary = MaskableVocabulary.from_tokenizer(material.tokenizer)
-    return MaskingCollator(vocabulary, material.config.masking, seed=0)
+    return MaskingCollator(vocabulary, material.config.masking, seed)

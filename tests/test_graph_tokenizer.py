@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+import tensorflow_text as tf_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
@@ -165,6 +166,19 @@ def test_a_mismatch_is_found(word_tokenizer: PreTrainedTokenizerFast) -> None:
     other = train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=200))
     assert find_mismatch(GraphTokenizer(word_tokenizer), word_tokenizer, [SENTENCES]) is None
     assert find_mismatch(GraphTokenizer(other), word_tokenizer, [SENTENCES]) is not None
+
+
+@pytest.mark.slow
+def test_tensorflow_texts_own_tokenizer_differs(load: Load, tmp_path: Path) -> None:
+    tokenizer = load("quickstart")
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    stock = tf_text.BertTokenizer(str(tmp_path / "vocab.txt"), lower_case=True, token_out_type=tf.int32)
+    texts = ["Die Straße", "[MASK] the [MASK]"]
+    expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    theirs = stock.tokenize(texts).merge_dims(1, 2).to_list()
+    assert all(ids != expected_ids for ids, expected_ids in zip(theirs, expected, strict=True))
+    assert GraphTokenizer(tokenizer)(tf.constant(texts)).to_list() == expected
 
 
 def wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:

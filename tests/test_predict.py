@@ -257,7 +257,11 @@ def test_lines_come_out_as_batches_are_done(model_dir: Path) -> None:
     [
         ("t.txt", b"no mask", "{path} row 41 has no mask; write <mask> where a word is wanted"),
         ("t.txt", b"", "{path} row 41 has no mask; write <mask> where a word is wanted"),
-        ("t.txt", b"<mask>" + b" a" * 100, "{path} row 41 has 103 tokens and the model takes 70; shorten it"),
+        (
+            "t.txt",
+            b"<mask>" + b" array" * 100,
+            "{path} row 41 has 103 tokens and the model takes 70; shorten it",
+        ),
         ("t.txt", b"<mask> \xff", "{path} row 41 is not UTF-8 (byte 7); convert it"),
         (
             "t.jsonl",

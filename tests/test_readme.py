@@ -3,10 +3,12 @@
 import re
 import shlex
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.serving import run_server
 from tfmlm.cli import main
 from tfmlm.data import installed_docs
 from tfmlm.report import list_keys
@@ -32,8 +34,13 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_command_runs(small_world: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_runs(
+    small_world: None, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     names = set()
+    servers = ExitStack()
+    request.addfinalizer(servers.close)
+    places: dict[str, str] = {}
     for program, *arguments in COMMANDS:
         if program == "make":
             subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
@@ -41,9 +48,27 @@ def test_every_command_runs(small_world: None, capsys: pytest.CaptureFixture[str
         assert program == "tfmlm"
         if arguments[0] in ("train", "prepare"):
             arguments += ["train.max_steps=2", "data.block_size=32", "train.precision=float32"]
+        if arguments[0] == "serve":
+            server = servers.enter_context(run_server(Path(arguments[1])))
+            places = {"localhost:8501": server.rest, "localhost:8500": server.grpc_address}
+            names.add("serve")
+            continue
+        if arguments[0] == "query":
+            (place,) = (place for place in places if place in arguments[1])
+            arguments[1] = arguments[1].replace(place, places[place])
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         names.add(arguments[0])
-    assert names == {"train", "prepare", "evaluate", "predict", "export", "config", "doctor"}
+    assert names == {
+        "train",
+        "prepare",
+        "evaluate",
+        "predict",
+        "export",
+        "config",
+        "doctor",
+        "serve",
+        "query",
+    }
 
 
 def test_every_key_and_file_is_named() -> None:

@@ -21,7 +21,7 @@ _TEXTS_A_CHUNK = 256
 """Texts whose masked copies are sorted together: more would pad less, and keep the first score waiting."""
 
 _TOKENS_A_BATCH = 4096
-"""Padding included. Larger batches are no faster on a processor, and the logits are one row for each copy."""
+"""Padding included. It bounds memory: the logits are a row of the vocabulary for each copy."""
 
 
 class TextScore(TypedDict):

@@ -8,6 +8,7 @@ from transformers import TFPreTrainedModel
 from tfmlm.config import Config
 from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.data.pipeline import Batch
+from tfmlm.training.activation import compute_gelu_in_float32
 from tfmlm.training.depth import choose_trained
 from tfmlm.training.dropout import make_dropout_stateless
 from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
@@ -42,6 +43,11 @@ class MaskedLanguageModel(tf.keras.Model):
         )
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
+        if (
+            self.compute_dtype == "bfloat16"
+            and "CPU" in tf.distribute.get_strategy().extended.worker_devices[0]
+        ):
+            compute_gelu_in_float32(model)
         # The step's figures are already those of the whole batch; Keras would add the replicas' up again.
         self.distribute_reduction_method = "first"
         self._num_micro_batches = config.train.gradient_accumulation_steps
