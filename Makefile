@@ -19,8 +19,8 @@ train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and expor
 test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests; ARGS="-k masking" runs some
 	$(BIN)/pytest $(ARGS)
 
-test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5
-	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py
+test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
+	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py tests/test_card.py
 
 faults: .venv/.installed-dev ## kill runs at 20 random moments, fill a disk, lose a worker
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 tests/test_kill.py tests/test_multi_worker.py

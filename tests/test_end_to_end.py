@@ -83,6 +83,8 @@ def test_the_run_folder_holds_what_it_promises(finished: Finished) -> None:
         "model/config.json",
         "model/model.safetensors",
         "model/tokenizer.json",
+        "model/README.md",
+        "model/training.png",
         "logs/metrics.csv",
         "plots/loss.png",
     } <= names

@@ -79,6 +79,7 @@ def test_a_slow_hub_holds_no_step_and_the_latest_wins(
     assert repository.private is True
     assert hub.count(COMMIT) == 2  # step 2 and the final model
     assert repository.files() == read_folder(tmp_path / "run" / "model")
+    assert repository.files().keys() >= {"README.md", "training.png"}
     assert not (tmp_path / "run" / "hub").exists()
     assert_no_secret_in(tmp_path / "run")
 

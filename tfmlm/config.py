@@ -250,6 +250,8 @@ class HubConfig:
         checkpoints: another branch, for each checkpoint; without a run folder, `tfmlm train` goes on from it.
         retry_seconds: seconds in all to wait between attempts while the Hub is busy or cannot be reached.
         timeout_seconds: seconds without an answer after which an attempt has failed.
+        license: of the model, for its card: an identifier of the Hub such as `apache-2.0`.
+        language: of the text, for the card: codes such as `en`.
     """
 
     push: bool = False
@@ -261,6 +263,8 @@ class HubConfig:
     checkpoints: str | None = None
     retry_seconds: float = 300.0
     timeout_seconds: float = 120.0
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

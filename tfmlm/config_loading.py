@@ -216,6 +216,11 @@ def _check_hub(hub: HubConfig, data: DataConfig) -> None:
         raise UserError(
             f"hub.checkpoints is {hub.checkpoints!r}, where the model goes too; name another branch"
         )
+    if hub.license is not None and not re.fullmatch(r"[a-z0-9.-]+", hub.license):
+        raise UserError(f"hub.license is {hub.license!r}; it must be an identifier such as apache-2.0")
+    for language in hub.language:
+        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
+            raise UserError(f"hub.language holds {language!r}; it must hold codes such as en")
     if hub.each_epoch and data.streaming:
         raise UserError("hub.each_epoch is true and a stream's epochs are not known; use hub.every_steps")
 

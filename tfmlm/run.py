@@ -16,6 +16,7 @@ from tfmlm.data.rows import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import Export, export_saved_model
+from tfmlm.hub.card import Circumstances, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
@@ -102,6 +103,7 @@ def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCal
         samples_before=read_first_samples(config, folder),
         samples_after=fill_samples(config, folder),
     )
+    write_card(config, folder, result, Circumstances(trained.devices, trained.notes))
     folder.write_result(result)
     return result
 

@@ -6,16 +6,14 @@ import asyncio
 import json
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfmlm.serving.json_tensors import decode_json, encode_outputs, read_inputs, read_signature_name
@@ -24,10 +22,9 @@ from tfmlm.serving.serve_options import ServeOptions
 from tfmlm.serving.signatures import Arrays, Signature
 from tfmlm.serving.status import Code, ServingError, invalid
 from tfmlm.serving.versions import LoadedVersion, ModelSpec, Versions
+from tfmlm.serving.web_page import make_page_routes
 
 logger = logging.getLogger("tfmlm.serving")
-
-PAGE_DIR = Path(__file__).parent / "page"
 
 _TARGET = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH = re.compile(_TARGET + ":(?P<method>classify|regress|predict)")
@@ -59,15 +56,11 @@ def make_app(versions: Versions, options: ServeOptions) -> Starlette:
     async def describe(_request: Request) -> Response:
         return JSONResponse(description)
 
-    async def show_page(_request: Request) -> Response:
-        return FileResponse(PAGE_DIR / "index.html")
-
     routes: list[BaseRoute] = [
         Route("/v1/{path:path}", _ModelApi(versions, options)),
         Route("/openapi.json", describe),
+        *make_page_routes(versions, options.name),
     ]
-    if (PAGE_DIR / "index.html").exists():
-        routes += [Route("/", show_page), Mount("/page", StaticFiles(directory=PAGE_DIR))]
     return Starlette(
         routes=routes,
         exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure},
@@ -76,7 +69,7 @@ def make_app(versions: Versions, options: ServeOptions) -> Starlette:
 
 
 class _SecurityHeaders:
-    """The page may load only what this server serves, and no answer is read as another type."""
+    """The page may load only what this server serves, nothing old, and no answer is read as another type."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -89,6 +82,7 @@ class _SecurityHeaders:
                     (b"content-security-policy", b"default-src 'self'"),
                     (b"x-content-type-options", b"nosniff"),
                     (b"referrer-policy", b"no-referrer"),
+                    (b"cache-control", b"no-cache"),
                 ]
             await send(message)
 

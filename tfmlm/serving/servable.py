@@ -38,6 +38,7 @@ class Servable:
         signatures: its functions, by name.
         metadata: the `SignatureDefMap` that clients may ask for.
         metadata_json: the same as JSON values.
+        description: what the export says of itself, empty if it says nothing.
         max_length: tokens in a row of ids at most.
     """
 
@@ -53,7 +54,9 @@ class Servable:
             for name, definition in self.metadata.signature_def.items()
             if name in self._model.signatures
         }
-        self.max_length = _read_max_length(folder)
+        self.description = _read_description(folder)
+        length = self.description.get("max_length")
+        self.max_length = length if isinstance(length, int) else DEFAULT_MAX_LENGTH
         self._warm_up(folder / WARMUP_FILE)
 
     def check(self, signature: Signature, inputs: Arrays, max_texts: int, max_answer_values: int) -> None:
@@ -94,12 +97,9 @@ def _read_signature_defs(folder: Path) -> Any:
     return signature_defs
 
 
-def _read_max_length(folder: Path) -> int:
+def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / EXPORT_FILE
-    if not path.exists():
-        return DEFAULT_MAX_LENGTH
-    length = json.loads(path.read_text(encoding="utf-8")).get("max_length")
-    return length if isinstance(length, int) else DEFAULT_MAX_LENGTH
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _make_signature(name: str, definition: Any, function: Any) -> Signature:

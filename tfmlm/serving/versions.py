@@ -171,6 +171,11 @@ class Versions:
         with self._changed:
             return sorted(self._loaded, reverse=True)
 
+    def list_servables(self) -> list[Servable]:
+        """What is served, newest first."""
+        with self._changed:
+            return [self._loaded[number].servable for number in sorted(self._loaded, reverse=True)]
+
     def stop_taking(self) -> None:
         """From now on requests are refused as UNAVAILABLE; those begun go on."""
         self._watch_stop.set()

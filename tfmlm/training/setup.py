@@ -17,7 +17,7 @@ from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import make_model, set_output_bias
 from tfmlm.training.optimizer import make_optimizer
-from tfmlm.training.strategy import choose_precision, make_strategy, precision_policy
+from tfmlm.training.strategy import choose_precision, describe_devices, make_strategy, precision_policy
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -99,12 +99,11 @@ def _compile_model(
             steps_per_execution=config.train.steps_per_execution,
         )
     _LOGGER.info(
-        "%s with %s parameters, %s on %d %s",
+        "%s with %s parameters, %s on %s",
         pretrained.config.model_type,
         f"{pretrained.count_params():,}",
         precision,
-        strategy.num_replicas_in_sync,
-        strategy.extended.worker_devices[0].split(":")[-2],
+        describe_devices(strategy),
     )
     return model, notes
 

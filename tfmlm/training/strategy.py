@@ -70,6 +70,12 @@ def _connect_tpu(name: str | None) -> tf.distribute.Strategy:
         raise UserError(f"TPU {name!r} does not answer: {first_line(error)}") from error
 
 
+def describe_devices(strategy: tf.distribute.Strategy) -> str:
+    """How many devices compute, and of which kind, such as `1 CPU`."""
+    kind = strategy.extended.worker_devices[0].split(":")[-2]
+    return f"{strategy.num_replicas_in_sync} {kind}"
+
+
 @contextmanager
 def explained_worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Turns the error of a collective operation whose partner is gone into one line."""

@@ -18,7 +18,7 @@ from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.plots import plot_metrics
 from tfmlm.training.run_log import RunLog, read_initial_evaluation
 from tfmlm.training.setup import set_up
-from tfmlm.training.strategy import explained_worker_loss
+from tfmlm.training.strategy import describe_devices, explained_worker_loss
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class TrainedModel(NamedTuple):
         log: steps, seconds and times of the steps.
         bad_rows: rows of the source that were left out.
         notes: what the person should know, one sentence each.
+        devices: what it was computed on, such as `1 CPU`.
     """
 
     before: Evaluation
@@ -39,6 +40,7 @@ class TrainedModel(NamedTuple):
     log: RunLog
     bad_rows: list[BadRow]
     notes: list[str]
+    devices: str
 
 
 def train(
@@ -88,7 +90,8 @@ def train(
         texts = {RUN_CONFIG_NAME: dump_config(config)}
         save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
         plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
-        return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes)
+        devices = describe_devices(setup.model.distribute_strategy)
+        return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes, devices)
 
 
 def _describe_overflow(log: RunLog) -> list[str]:

@@ -1,0 +1,237 @@
+"""The model card: `README.md` in a run's `model/`, and the picture that it shows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from tfmlm import __version__
+from tfmlm.config import FILE_SOURCES, Config
+from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.errors import UserError, first_line
+from tfmlm.export.saved_model import DESCRIPTION_NAME
+from tfmlm.hub.card_settings import find_base_model, find_dataset, list_settings, publish_path
+from tfmlm.hub.card_usage import Usage, choose_text, describe_usage
+from tfmlm.run_folder import Result, RunFolder, write_atomically
+from tfmlm.training.strategy import choose_precision
+
+CARD_NAME = "README.md"
+PICTURE_NAME = "training.png"
+_PLOT = "loss.png"
+_MOST_FILES = 5
+"""Files that are named in the text; the settings hold all."""
+
+
+class Circumstances(NamedTuple):
+    """What is neither in the configuration nor in the result.
+
+    Attributes:
+        devices: what the run computed on, such as `1 CPU`.
+        notes: what the person should know of the training, one sentence each, without paths.
+    """
+
+    devices: str
+    notes: list[str]
+
+
+def write_card(config: Config, folder: RunFolder, result: Result, circumstances: Circumstances) -> None:
+    """Writes the card and its picture beside the weights.
+
+    Nothing in it says where on the training machine something lies, or who trained it.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    mask_token = str(load_tokenizer(folder.model_dir).mask_token)
+    usage = Usage(
+        text=choose_text(config.run.sample_texts, mask_token),
+        takes_texts=_takes_texts(result),
+        versions=_list_versions("transformers", "tensorflow", "tf-keras"),
+    )
+    metadata = _make_metadata(config, result, usage.text).to_yaml()
+    body = "\n".join(
+        [
+            _describe_model(config, folder, result),
+            _describe_data(config, result),
+            _describe_training(config, result, circumstances),
+            describe_usage(config, usage),
+            _describe_settings(config),
+        ]
+    )
+    try:
+        _copy_atomically(folder.plots_dir / _PLOT, folder.model_dir / PICTURE_NAME)
+        write_atomically(folder.model_dir / CARD_NAME, f"---\n{metadata}\n---\n\n{body}")
+    except OSError as error:
+        raise UserError(
+            f"model card in {str(folder.model_dir)!r} cannot be written: {first_line(error)}; "
+            "make room, and the same command goes on from the last checkpoint"
+        ) from error
+
+
+def _name(config: Config) -> str:
+    return (config.hub.repo_id or config.run.name).rpartition("/")[2]
+
+
+def _takes_texts(result: Result) -> bool:
+    if result.saved_model_dir is None:
+        return False
+    description = json.loads(Path(result.saved_model_dir, DESCRIPTION_NAME).read_text(encoding="utf-8"))
+    return bool(description["text_signature"])
+
+
+def _copy_atomically(source: Path, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)
+
+
+# === Metadata ===
+
+
+def _make_metadata(config: Config, result: Result, text: str) -> ModelCardData:
+    return ModelCardData(
+        model_name=_name(config),
+        license=config.hub.license,
+        language=config.hub.language or None,
+        library_name="transformers",
+        pipeline_tag="fill-mask",
+        tags=["fill-mask", "tensorflow", "tfmlm"],
+        base_model=find_base_model(config),
+        datasets=find_dataset(config),
+        metrics=["perplexity", "accuracy"],
+        eval_results=list(_list_metrics(config, result)),
+        widget=[{"text": text}],
+    )
+
+
+def _list_metrics(config: Config, result: Result) -> Iterator[EvalResult]:
+    dataset = publish_path(config.data.source)
+    for kind, name, value in (
+        ("perplexity", "Perplexity", result.perplexity),
+        ("accuracy", "Accuracy of the first guess", result.eval_top_1),
+        ("accuracy", "Accuracy within five guesses", result.eval_top_5),
+    ):
+        if math.isfinite(value):  # JSON, into which the Hub turns it, has no infinity
+            yield EvalResult(
+                task_type="fill-mask",
+                task_name="Masked language modeling",
+                dataset_type=dataset,
+                dataset_name=f"{dataset}, held out",
+                dataset_config=config.data.config_name,
+                metric_type=kind,
+                metric_name=name,
+                metric_value=float(f"{value:.6g}"),
+            )
+
+
+# === Sections ===
+
+
+def _describe_model(config: Config, folder: RunFolder, result: Result) -> str:
+    model_config = json.loads((folder.model_dir / "config.json").read_text(encoding="utf-8"))
+    return f"""\
+# {_name(config)}
+
+A masked language model (`{model_config["architectures"][0]}`), {_describe_origin(config)}.
+
+On held-out text its perplexity was {result.initial_perplexity:,.2f} before training and is now
+**{result.perplexity:,.2f}**. Its first guess is right for {result.eval_top_1:.1%} of the
+masked tokens, one of its first five for {result.eval_top_5:.1%}.
+
+![Loss against the step]({PICTURE_NAME})
+"""
+
+
+def _describe_origin(config: Config) -> str:
+    base_model = find_base_model(config)
+    if base_model:
+        return f"trained further from [{base_model}](https://huggingface.co/{base_model})"
+    if config.model.name_or_path:
+        return f"trained further from `{publish_path(config.model.name_or_path)}`"
+    return "trained from scratch"
+
+
+def _describe_data(config: Config, result: Result) -> str:
+    data, masking = config.data, config.masking
+    rest = 1 - masking.mask_fraction - masking.random_fraction
+    left_out = f" {result.bad_rows:,} rows could not be read and were left out." if result.bad_rows else ""
+    unit = "words" if masking.whole_word else "tokens"
+    return f"""\
+## Training data
+
+{_describe_source(config)}{left_out}
+
+The text was cut into blocks of {data.block_size:,} tokens. Of the {unit}, {masking.rate:.0%} were to be
+guessed: {masking.mask_fraction:.0%} of these were masked, {masking.random_fraction:.0%} replaced by a random
+token, {rest:.0%} left as they were.
+"""
+
+
+def _describe_source(config: Config) -> str:
+    data, dataset = config.data, find_dataset(config)
+    if dataset:
+        name = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
+        configuration = f", configuration `{data.config_name}`" if data.config_name else ""
+        return f"{name}{configuration}, split `{data.split}`, column `{data.text_column}`."
+    if data.source == "installed-docs":
+        return "The docstrings of the Python packages that were installed on the training machine."
+    if data.source in FILE_SOURCES:
+        names = [f"`{publish_path(file)}`" for file in data.train_files]
+        more = f" and {len(names) - _MOST_FILES:,} more" if len(names) > _MOST_FILES else ""
+        return f"Files of the type {data.source}: {', '.join(names[:_MOST_FILES])}{more}."
+    return f"Tokenized text in `{publish_path(data.source)}`."
+
+
+def _describe_training(config: Config, result: Result, circumstances: Circumstances) -> str:
+    optimizer, train = config.optimizer, config.train
+    clipping = f", gradients clipped to norm {optimizer.max_grad_norm:g}" if optimizer.max_grad_norm else ""
+    blocks_per_step = result.tokens // (result.steps * config.data.block_size)
+    precision, _ = choose_precision(train.precision)
+    rows = {
+        "steps": f"{result.steps:,} of {blocks_per_step:,} blocks, {train.per_replica_batch_size:,} at once "
+        "on each device",
+        "tokens seen": f"{result.tokens:,}, padding included",
+        "optimizer": f"AdamW, weight decay {optimizer.weight_decay:g}{clipping}",
+        "learning rate": f"{optimizer.learning_rate:g} after {optimizer.warmup_steps:,} steps of warm-up, "
+        f"then {optimizer.schedule}",
+        "precision": precision,
+        "time": f"{timedelta(seconds=round(result.train_seconds))}, "
+        f"{result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
+        "hardware": f"{circumstances.devices}, {os.cpu_count()} processor cores",
+        "software": f"tfmlm {__version__}, {_list_versions('tensorflow', 'tf-keras', 'transformers')}, "
+        f"Python {platform.python_version()}",
+    }
+    lines = [
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {text} |" for name, text in rows.items()),
+    ]
+    notes = [f"- {note[0].upper()}{note[1:]}." for note in circumstances.notes]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def _list_versions(*packages: str) -> str:
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
+def _describe_settings(config: Config) -> str:
+    rows = [f"| `{key}` | {_format_code(value)} |" for key, value in list_settings(config)]
+    return "\n".join(["## All settings", "", "| key | value |", "|---|---|", *rows, ""])
+
+
+def _format_code(value: str) -> str:
+    """As code in a cell of a table, which an unescaped bar would end."""
+    value = value.replace("|", r"\|")
+    return f"`` {value} ``" if "`" in value else f"`{value}`"
