@@ -19,3 +19,7 @@ class Candidate(TypedDict):
     token: int
     token_str: str
     sequence: str
+
+
+Samples = dict[str, list[list[Candidate]]]
+"""For each text, one list of candidates a mask, best first."""

@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tfmlm.candidate import Candidate
+from tfmlm.candidate import Samples
 from tfmlm.config import Config
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
-from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import Export, export_saved_model
 from tfmlm.hub.card import Circumstances, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.run_folder import Result, RunFolder, load_trained, open_run_folder
+from tfmlm.samples import fill_samples, filling_first, read_first_samples
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.fit import MakeCallbacks
@@ -42,7 +42,7 @@ class FinishedRun(NamedTuple):
     """
 
     result: Result
-    samples: dict[str, list[list[Candidate]]]
+    samples: Samples
     unpushed: str | None = None
 
 
@@ -62,7 +62,7 @@ def run(config: Config) -> FinishedRun | None:
     folder = open_run_folder(config)
     result = folder.read_result() or _train_and_push(config, folder)
     unpushed = _push(config, folder)
-    return FinishedRun(result, fill_samples(config, folder), unpushed)
+    return FinishedRun(result, result.samples_after or fill_samples(config, folder), unpushed)
 
 
 def _train_beside_chief(config: Config) -> None:
@@ -79,7 +79,7 @@ def _train_and_push(config: Config, folder: RunFolder) -> Result:
 
 
 def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCallbacks) -> Result:
-    trained = train(config, folder, make_callbacks)
+    trained = train(config, folder, filling_first(config, folder, make_callbacks))
     export = export_run(config, folder.model_dir) if config.export.enabled else None
     result = Result(
         perplexity=trained.after.perplexity,
@@ -100,6 +100,8 @@ def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCal
             *(describe_bad_row(row) for row in trained.bad_rows),
             *(export.notes if export else []),
         ],
+        samples_before=read_first_samples(config, folder),
+        samples_after=fill_samples(config, folder),
     )
     write_card(config, folder, result, Circumstances(trained.devices, trained.notes))
     folder.write_result(result)
@@ -114,14 +116,6 @@ def _push(config: Config, folder: RunFolder) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def fill_samples(config: Config, folder: RunFolder) -> dict[str, list[list[Candidate]]]:
-    """Fills the masks of `run.sample_texts` with the trained model."""
-    if not config.run.sample_texts:
-        return {}
-    predictor = load_predictor(str(folder.model_dir), top_k=5)
-    return dict(zip(config.run.sample_texts, predictor(config.run.sample_texts), strict=True))
 
 
 def export_run(config: Config, model_dir: Path) -> Export:

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tfmlm.candidate import Samples
 from tfmlm.config import Config
 from tfmlm.config_loading import differing_keys, dump_config, load_config
 from tfmlm.errors import UserError
@@ -34,6 +35,9 @@ class Result:
         saved_model_dir: the exported version, if there is one.
         bad_rows: rows of the source that could not be read and were left out.
         notes: what the person should know, one sentence each.
+        samples_before: `run.sample_texts` as the model filled them before training; for each text, one list
+            of candidates a mask. Empty in results of versions that did not keep them.
+        samples_after: the same with the trained model.
     """
 
     perplexity: float
@@ -50,6 +54,8 @@ class Result:
     saved_model_dir: str | None
     bad_rows: int = 0
     notes: list[str] = field(default_factory=list)
+    samples_before: Samples = field(default_factory=dict)
+    samples_after: Samples = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ class RunFolder:
     def chief_logs_dir(self) -> Path:
         """The chief's logs, which all workers may read."""
         return (self.chief_path or self.path) / "logs"
+
+    @property
+    def samples_file(self) -> Path:
+        """What the model filled in before training, for a run that is interrupted."""
+        return self.logs_dir / "samples_before.json"
 
     @property
     def plots_dir(self) -> Path:

@@ -125,7 +125,17 @@ def load_predictor(path: str, top_k: int) -> Predictor:
     export = find_export(path)
     if export:
         return _load_export(export, top_k)
-    model, tokenizer = load_run_or_model(path)
+    return make_predictor(*load_run_or_model(path), top_k)
+
+
+def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, top_k: int) -> Predictor:
+    """A predictor of a model that is there already.
+
+    Args:
+        model: a Hugging Face masked language model.
+        tokenizer: the model's own, whose `model_max_length` is the model's.
+        top_k: candidates for each mask.
+    """
     # No limit on masks: nothing waits behind this text.
     module = FillMask(model, tokenizer, top_k, max_masks=int(tokenizer.model_max_length))
     compute = tf.function(module.fill, reduce_retracing=True)

@@ -97,6 +97,8 @@ class Snapshots:
         newest = steps[-1].name
         path = self._folder.snapshots_dir / f"checkpoint-{newest}"
         files = [*steps[-1:], *best[-1:], self._folder.config_file, self._folder.logs_dir / "metrics.csv"]
+        if self._folder.samples_file.exists():
+            files.append(self._folder.samples_file)
         try:
             shutil.rmtree(path, ignore_errors=True)
             for source in files:

@@ -1,16 +1,14 @@
-"""Keras callbacks of a run besides its log: checkpoints, evaluations, the time budget, the progress bar."""
+"""Keras callbacks of a run besides its log: checkpoints, evaluations, the time budget."""
 
 from __future__ import annotations
 
 import math
 import signal
-import sys
 import threading
 from statistics import median
 from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfmlm.config import Config
 from tfmlm.errors import PreemptedError, UserError
@@ -110,44 +108,6 @@ class KeepTimeBudget(tf.keras.callbacks.Callback):
         self._schedule.total_steps.assign(min(self._planned_steps, max(fitting_steps, self._log.step)))
         if self._log.step >= int(self._schedule.total_steps.numpy()):
             self.model.stop_training = True
-
-
-class ProgressBar(tf.keras.callbacks.Callback):
-    """Shows loss, tokens/s and the time left: a bar on a terminal, else a line now and then."""
-
-    def __init__(self, schedule: WarmupDecay, log: RunLog) -> None:
-        super().__init__()
-        self._schedule = schedule
-        self._log = log
-        self._bar = tqdm(disable=True)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Draws the bar."""
-        self._bar = tqdm(
-            desc="training",
-            total=int(self._schedule.total_steps.numpy()),
-            initial=self._log.step,
-            unit="step",
-            # Every 20 s is enough for a log file; a terminal is refreshed ten times a second.
-            mininterval=0.1 if sys.stderr.isatty() else 20.0,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-            dynamic_ncols=True,
-        )
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Moves the bar."""
-        seconds = self._log.step_seconds[-1] if self._log.step_seconds else self._log.seconds
-        tokens_per_second = self._log.tokens_per_step / seconds
-        self._bar.total = int(self._schedule.total_steps.numpy())
-        self._bar.set_postfix_str(
-            f"loss {float((logs or {})['loss']):.3f}, {tokens_per_second:,.0f} tokens/s",
-            refresh=False,
-        )
-        self._bar.update()
-
-    def close(self) -> None:
-        """Ends the bar's line, finished or not: an error's line must not be written behind it."""
-        self._bar.close()
 
 
 def make_callbacks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.run_log import RunLog
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class EvaluateAndChoose(tf.keras.callbacks.Callback):
@@ -39,6 +42,7 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
             return
         evaluation = self._evaluate()
         self._log.add_evaluation(evaluation)
+        _LOGGER.info("perplexity at step %d: %.2f", self._log.step, evaluation.perplexity)
         if evaluation.loss < float(self._checkpoint.best_loss):
             self._checkpoint.stale_evaluations.assign(0)
             self._checkpoint.save_best(evaluation.loss)

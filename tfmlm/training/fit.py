@@ -12,11 +12,12 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.sharded_blocks import ShardedBlocks
-from tfmlm.training.callbacks import ProgressBar, make_callbacks
+from tfmlm.training.callbacks import make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.choosing import EvaluateAndChoose, make_schedule
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate
+from tfmlm.training.progress import make_progress
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
 
@@ -52,11 +53,11 @@ def fit(
     )
     callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating)
     callbacks += make_more_callbacks(setup, log)
-    with closing(ProgressBar(setup.model.optimizer.learning_rate, log)) as bar:
+    with closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress:
         setup.model.fit(
             make_batches(config, setup, log.step),
             steps_per_epoch=setup.total_steps - log.step,
-            callbacks=[*callbacks, bar],
+            callbacks=[*callbacks, progress],
             verbose=0,
         )
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfmlm.commands.shared import start_libraries
 from tfmlm.errors import UserError
 from tfmlm.texts import read_texts, write_lines
 
@@ -54,7 +55,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.top_k is not None and options.top_k < 1:
         raise UserError(f"--top-k is {options.top_k}; it must be 1 or more")
     texts = read_texts(options.texts, options.input)
-    _start_libraries()
+    start_libraries()
     from tfmlm.export.predict import load_predictor, load_target_predictor
     from tfmlm.report import describe_masks
 
@@ -77,7 +78,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _score(options: argparse.Namespace) -> int:
     texts = read_texts(options.texts, options.input)
-    _start_libraries()
+    start_libraries()
     from tfmlm.export.score import load_scorer
     from tfmlm.report import describe_score
 
@@ -99,9 +100,3 @@ def _deliver(lines: Iterable[str], output: Path | None) -> None:
         return
     for line in lines:
         print(line, flush=True)
-
-
-def _start_libraries() -> None:
-    from tfmlm.quiet import quieten_libraries
-
-    quieten_libraries()

@@ -1,0 +1,134 @@
+"""Reads what a run folder tells about its run, finished or not, without TensorFlow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tfmlm.candidate import Samples
+from tfmlm.errors import UserError
+from tfmlm.report import list_keys
+from tfmlm.run_folder import Result, RunFolder
+
+
+class Point(NamedTuple):
+    """A perplexity at a moment of a run.
+
+    Attributes:
+        tokens: tokens that had gone through the model.
+        seconds: seconds of training.
+        perplexity: more than 0.
+    """
+
+    tokens: float
+    seconds: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run as the page shows it.
+
+    Attributes:
+        name: what tells it from the others.
+        folder: where it lies.
+        settings: `section.key` and its value, of every key that this or the run's version knows.
+        result: its figures; None while it is not finished.
+        steps: steps that are in its log.
+        training: perplexity of the training batches, one point a step; empty before the first.
+        held_out: perplexity of the held-out text.
+        samples_before: sample texts, filled before training.
+    """
+
+    name: str
+    folder: RunFolder
+    settings: dict[str, Any]
+    result: Result | None
+    steps: int
+    training: list[Point]
+    held_out: list[Point]
+    samples_before: Samples
+
+
+def read_runs(paths: list[Path]) -> list[ShownRun]:
+    """Reads run folders; one that is given twice is read once.
+
+    Raises:
+        UserError: one is no run folder, or cannot be read.
+    """
+    unique: dict[Path, Path] = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    runs = [_read_run(path) for path in unique.values()]
+    names = [run["name"] for run in runs]
+    return [
+        ShownRun(**run | {"name": run["name"] if names.count(run["name"]) == 1 else str(run["folder"].path)})
+        for run in runs
+    ]
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    folder = RunFolder(path)
+    if not folder.config_file.is_file():
+        raise UserError(f"{str(path)!r} is no run folder: it has no config.yaml; give one of `tfmlm train`")
+    settings = _read_settings(folder.config_file)
+    result = folder.read_result()
+    rows = _read_rows(folder.logs_dir / "metrics.csv")
+    tokens_per_step = _count_tokens_per_step(rows)
+    return {
+        "name": str(settings["run.name"]),
+        "folder": folder,
+        "settings": settings,
+        "result": result,
+        "steps": max((int(row["step"]) for row in rows), default=0),
+        "training": [_make_point(row, row["loss"], tokens_per_step) for row in rows if row["loss"]],
+        "held_out": [_make_point(row, row["eval_loss"], tokens_per_step) for row in rows if row["eval_loss"]],
+        "samples_before": result.samples_before if result else _read_samples(folder),
+    }
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The file's keys, with the defaults of those that its version did not know."""
+    settings = {f"{section}.{key}": default for section, key, default, _ in list_keys()}
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{str(path)!r} cannot be read ({reason}); give the folder of another run") from error
+    return settings | given
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of the log; the last one of a run that was killed may be cut short."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _count_tokens_per_step(rows: list[dict[str, str]]) -> float:
+    """From the first step, whose speed and seconds are in its row; 0 before it."""
+    for row in rows:
+        if row["loss"]:
+            return float(row["tokens_per_second"]) * float(row["seconds"]) / int(row["step"])
+    return 0.0
+
+
+def _make_point(row: dict[str, str], loss: str, tokens_per_step: float) -> Point:
+    # A loss of 100 nats is off any chart, and exp of a larger one overflows in the drawing.
+    perplexity = math.exp(min(float(loss), 100.0))
+    return Point(int(row["step"]) * tokens_per_step, float(row["seconds"]), perplexity)
+
+
+def _read_samples(folder: RunFolder) -> Samples:
+    if not folder.samples_file.exists():
+        return {}
+    samples: Samples = json.loads(folder.samples_file.read_text(encoding="utf-8"))
+    return samples
