@@ -23,6 +23,7 @@ TOP_LEVEL = {
     "locations": "base",
     "quiet": "base",
     "run_folder": "base",
+    "outcome": "commands",
     "run": "commands",
     "query": "commands",
     "report": "commands",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfmlm import __version__
-from tfmlm.errors import PreemptedError, UserError, WorkerLostError
+from tfmlm.errors import UserError
+from tfmlm.outcome import add_debug, run_command
 from tfmlm.query import add_query
 from tfmlm.serving.serve_options import ServeOptions, parse_labels
 
@@ -21,25 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, 75 if another
-        worker of the run is gone, 130 if it was interrupted, 143 if it was told to end.
+        The exit code: 0, 1 if `doctor` found something wrong, or one of `run_command`.
     """
-    options = _parse(arguments)
-    try:
-        exit_code: int = options.command(options)
-    except UserError as error:
-        print(f"tfmlm: {error}", file=sys.stderr)
-        return 2
-    except PreemptedError as error:
-        print(f"tfmlm: {error}; the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except WorkerLostError as error:
-        print(f"tfmlm: {error}", file=sys.stderr)
-        return os.EX_TEMPFAIL
-    except KeyboardInterrupt:
-        print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return exit_code
+    return run_command(_parse(arguments))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -106,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="check the installation and say how to mend it")
     doctor.set_defaults(command=_doctor)
+    add_debug(parser, commands)
     return parser
 
 

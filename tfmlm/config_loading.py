@@ -8,12 +8,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from tfmlm.config import FILE_SOURCES, Config, DataConfig, HubConfig, TrainConfig
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 
 _CHOICES = {
     "data.on_bad_rows": ("error", "skip"),
@@ -65,6 +70,9 @@ _FRACTIONS = (
     "masking.evaluation_rate",
     "optimizer.layer_decay",
 )
+_VALUE_ERRORS = (AttributeError, KeyError, TypeError, ValueError)
+"""What PyYAML and OmegaConf raise for a value that is not what its tag or its look says, such as `0x_`."""
+
 _SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
 
 
@@ -80,8 +88,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """
     try:
         settings = OmegaConf.merge(_read_yaml(Path(path)), _parse_overrides(overrides or []))
-    except OmegaConfBaseException as error:
-        raise UserError(f"overrides do not fit {str(path)!r}: {_first_line(error)}") from error
+    except (OmegaConfBaseException, TypeError) as error:
+        raise UserError(f"overrides do not fit {str(path)!r}: {first_line(error)}") from error
     config = _to_config(cast(DictConfig, settings))
     check_config(config)
     return config
@@ -89,7 +97,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
-    return OmegaConf.to_yaml(asdict(config))
+    return OmegaConf.to_yaml(_escape(asdict(config)))
+
+
+def _escape(value: Any) -> Any:
+    """Keeps `${` in texts what it is: OmegaConf would read a reference to another key."""
+    if isinstance(value, dict):
+        return {key: _escape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
@@ -120,6 +137,10 @@ def _read_yaml(path: Path) -> DictConfig:
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"config file {str(path)!r}{place}: not valid YAML: {problem}") from error
+    except _VALUE_ERRORS as error:
+        raise UserError(
+            f"config file {str(path)!r} has a value that cannot be read ({first_line(error)}); quote it"
+        ) from error
     if not isinstance(settings, DictConfig):
         raise UserError(
             f"config file {str(path)!r} is a list; it must hold sections such as `run:` and `data:`"
@@ -133,22 +154,22 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(f"override {override!r} is not of the form section.key=value")
     try:
         return OmegaConf.from_dotlist(overrides)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"override cannot be read: {_first_line(error)} in {' '.join(overrides)}") from error
+    except (OmegaConfBaseException, YAMLError, *_VALUE_ERRORS) as error:
+        raise UserError(f"override cannot be read: {first_line(error)} in {' '.join(overrides)}") from error
 
 
 def _to_config(settings: DictConfig) -> Config:
-    for name, section in settings.items():
-        if section is not None and not isinstance(section, DictConfig) and name in _SECTIONS:
-            raise UserError(
-                f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
-            )
     try:
+        _check_containers(settings)
         return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings)))
     except ConfigKeyError as error:
         raise UserError(
-            f"config key {error.full_key}: {_first_line(error)} `tfmlm config` lists all"
+            f"config key {error.full_key}: {first_line(error)} `tfmlm config` lists all"
         ) from error
+    except (InterpolationResolutionError, MissingMandatoryValue) as error:
+        named = re.search("full_key: (.*)", str(error))
+        key = error.full_key or (named[1] if named else "")
+        raise UserError(f"config key {key}: {first_line(error)}; write the value itself") from error
     except OmegaConfBaseException as error:
         key = str(error.full_key)
         raise UserError(
@@ -156,17 +177,34 @@ def _to_config(settings: DictConfig) -> Config:
         ) from error
 
 
+def _check_containers(settings: DictConfig) -> None:
+    """Refuses lists and values where keys must be, keys where a list must be, and what no path may hold."""
+    for name, section in settings.items():
+        if name not in _SECTIONS or section is None:
+            continue
+        if not isinstance(section, DictConfig):
+            raise UserError(
+                f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
+            )
+        for item in fields(_SECTIONS[name]):
+            if OmegaConf.is_interpolation(section, item.name):
+                continue  # its value is found later, with the defaults of the other keys
+            value = section.get(item.name)
+            if isinstance(value, DictConfig if str(item.type).startswith("list") else ListConfig):
+                raise UserError(f"{name}.{item.name} is {value!r}; it must be of type {item.type}")
+            if any("\0" in str(text) for text in (value if isinstance(value, ListConfig) else [value])):
+                raise UserError(f"{name}.{item.name} is {value!r}; it must be without the character NUL")
+
+
 def _example_key(section: str) -> str:
     return f"{section}.{fields(_SECTIONS[section])[0].name}"
 
 
 def _type_of(key: str) -> str:
-    section, _, name = key.partition(".")
+    section, _, name = key.partition("[")[0].partition(".")
+    if section not in _SECTIONS:
+        return "mapping"
     return next((str(item.type) for item in fields(_SECTIONS[section]) if item.name == name), "mapping")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def check_config(config: Config) -> None:
@@ -178,9 +216,9 @@ def check_config(config: Config) -> None:
     for key, choices in _CHOICES.items():
         _check(key, config, choices.__contains__, f"one of {', '.join(choices)}")
     for key in _POSITIVE:
-        _check(key, config, _is_positive_or_unset, "more than 0")
+        _check(key, config, _is_positive_or_unset, "more than 0 and less than 2**63")
     for key in _NOT_NEGATIVE:
-        _check(key, config, lambda value: value >= 0, "0 or more")
+        _check(key, config, lambda value: 0 <= value < 2**63, "0 or more and less than 2**63")
     for key in _FRACTIONS:
         _check(key, config, lambda value: value is None or 0 <= value <= 1, "between 0 and 1")
     _check(
@@ -256,4 +294,4 @@ def _check(key: str, config: Config, is_valid: Callable[[Any], bool], allowed: s
 
 
 def _is_positive_or_unset(value: float | None) -> bool:
-    return value is None or value > 0
+    return value is None or 0 < value < 2**63

@@ -16,3 +16,14 @@ class WorkerLostError(Exception):
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def in_one_line(error: Exception) -> str:
+    """The error's text in one line; what could command a terminal is written as an escape.
+
+    File names, rows of data and answers of servers are part of messages, and may hold anything.
+    """
+    line = " ".join(str(error).splitlines())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
+    )
