@@ -1,7 +1,10 @@
 """What the user got wrong ends in one line, exit code 2, and nothing half-written."""
 
+import argparse
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.bad_input import CONFIG, TABLE, Case, write_page
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
+from tfmlm.cli import main, make_parser
+from tfmlm.errors import UserError, in_one_line
+from tfmlm.outcome import run_command
 
 CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for case in cases]
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
@@ -24,6 +29,7 @@ BEGUN = {"run", "run/config.yaml"}
 def model(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
     folder = tmp_path_factory.mktemp("bad") / "model"
     write_hub_folder(folder, byte_tokenizer)
+    byte_tokenizer.save_pretrained(folder.with_name("tokens"))
     return folder
 
 
@@ -31,7 +37,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTo
 def folder(tmp_path: Path, model: Path) -> Path:
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
     (tmp_path / "config.yaml").write_text(CONFIG.format(folder=tmp_path))
-    shutil.copytree(model, tmp_path / "model")
+    for name in ("model", "tokens"):
+        shutil.copytree(model.with_name(name), tmp_path / name)
     return tmp_path
 
 
@@ -42,6 +49,11 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def list_commands() -> list[str]:
+    (commands,) = [action for action in make_parser()._actions if isinstance(action.choices, dict)]
+    return list(commands.choices)
 
 
 def read_all(folder: Path) -> dict[str, bytes | None]:
@@ -85,3 +97,51 @@ def test_the_table_is_large_and_its_page_is_the_present_one() -> None:
     assert PAGE.read_text(encoding="utf-8") == write_page(), (
         "run python -m tests.bad_input > docs/bad-input.md"
     )
+
+
+# === Debugging, and what nobody foresaw ===
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["before the command", "after it", "at the end"])
+def test_debug_shows_where_an_error_comes_from(
+    place: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["config", str(tmp_path / "none.yaml")]
+    assert main(arguments) == 2
+    line = capfd.readouterr().err
+    assert "Traceback" not in line
+    assert main([*arguments[:place], "--debug", *arguments[place:]]) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("Traceback (most recent call last)")
+    assert "config_loading.py" in errors
+    assert errors.endswith(line)
+
+
+@pytest.mark.parametrize("command", sorted(list_commands()))
+def test_every_command_takes_debug(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--debug" in capfd.readouterr().out
+
+
+def test_a_bug_keeps_its_traceback_and_asks_to_be_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(options: argparse.Namespace) -> int:
+        raise ZeroDivisionError
+
+    assert run_command(argparse.Namespace(command=fail, debug=False)) == 70
+    errors = capfd.readouterr().err
+    assert "ZeroDivisionError" in errors
+    assert errors.splitlines()[-1] == "tfmlm: this is a bug in tfmlm; please report it with the lines above"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m tfmlm config | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+    assert done.returncode in {0, 141}
+
+
+def test_a_message_cannot_command_the_terminal() -> None:
+    error = UserError("row 'a\x1b[2J'\r\nends \ud800\u202e; é stays")
+    assert in_one_line(error) == "row 'a\\x1b[2J' ends \\ud800\\u202e; é stays"
