@@ -355,8 +355,9 @@ TABLE: dict[str, list[Case]] = {
             "model.config makes no bert model",
         ),
         Case(
-            "a new model whose heads do not divide",
-            f"{MODEL} model.name_or_path=null model.config={{{{model_type:\u00a0bert,num_attention_heads:\u00a05}}}}",
+            "a new model of so many layers as a word",
+            f"{MODEL} model.name_or_path=null "
+            "model.config={{model_type:\u00a0bert,num_hidden_layers:\u00a0a}}",
             "model.config makes no bert model",
         ),
     ],

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tfmlm.config import Config, RunConfig
@@ -123,6 +123,8 @@ def test_any_file(document: bytes, path: Path) -> None:
 
 @settings(deadline=5000, max_examples=NUM_EXAMPLES)
 @given(items=overrides)
+@example(items=["[=1"])
+@example(items=["data.train_files=[]", "data.train_files.0=a"])
 def test_any_overrides(items: list[str], path: Path) -> None:
     path.write_text("data: {source: text, train_files: [a.txt]}\nmodel: {name_or_path: m}\n")
     assert_loads_or_says_why(lambda: load_config(path, items), path)

@@ -81,15 +81,19 @@ def make_parser() -> argparse.ArgumentParser:
     _add_overrides(push)
     push.set_defaults(command=_push)
 
-    config = commands.add_parser("config", help="list every key, or show what a file comes to")
-    config.add_argument("config", nargs="?", help="YAML file; without it, every key with its default")
-    _add_overrides(config)
-    config.set_defaults(command=_config)
+    _add_config(commands)
 
     doctor = commands.add_parser("doctor", help="check the installation and say how to mend it")
     doctor.set_defaults(command=_doctor)
     add_debug(parser, commands)
     return parser
+
+
+def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser("config", help="list every key, or show what a file comes to")
+    config.add_argument("config", nargs="?", help="YAML file; without it, every key with its default")
+    _add_overrides(config)
+    config.set_defaults(command=_config)
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -70,7 +70,7 @@ _FRACTIONS = (
     "masking.evaluation_rate",
     "optimizer.layer_decay",
 )
-_VALUE_ERRORS = (AttributeError, KeyError, TypeError, ValueError)
+_VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 """What PyYAML and OmegaConf raise for a value that is not what its tag or its look says, such as `0x_`."""
 
 _SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
