@@ -1,162 +1,147 @@
-"""What the user got wrong ends in one line, exit code 2, and no run that looks finished."""
+"""What the user got wrong ends in one line, exit code 2, and nothing half-written."""
 
-import re
-from collections.abc import Callable
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from tests.bad_input import CONFIG, TABLE, Case, write_page
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
+from tfmlm.cli import main, make_parser
+from tfmlm.errors import UserError, in_one_line
+from tfmlm.outcome import run_command
 
-CONFIG = """
-run: {{name: bad, output_dir: {folder}/run}}
-data: {{source: text, train_files: [{folder}/texts.txt], block_size: 32}}
-model: {{name_or_path: {folder}/model}}
-train: {{max_steps: 1, per_replica_batch_size: 2}}
-export: {{enabled: false}}
-"""
+CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for case in cases]
+PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 
-Case = tuple[str, Callable[[Path], list[str]], str]
+BEGUN = {"run", "run/config.yaml"}
+"""What a run that could not start leaves; the same command, put right, goes on from it."""
 
 
-def overrides(*items: str) -> Callable[[Path], list[str]]:
-    return lambda folder: [item.format(folder=folder) for item in items]
-
-
-def write(name: str, content: str | bytes, *items: str) -> Callable[[Path], list[str]]:
-    def prepare(folder: Path) -> list[str]:
-        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-        return overrides(*items)(folder)
-
-    return prepare
-
-
-def remove_mask_token(folder: Path) -> list[str]:
-    tokenizer = RobertaTokenizerFast.from_pretrained(folder / "model")
-    bare = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, pad_token=tokenizer.pad_token
-    )
-    bare.save_pretrained(folder / "bare")
-    return [f"tokenizer.name_or_path={folder / 'bare'}"]
-
-
-def remove(name: str) -> Callable[[Path], list[str]]:
-    def prepare(folder: Path) -> list[str]:
-        (folder / name).unlink()
-        return []
-
-    return prepare
-
-
-def begin_another_run(folder: Path) -> list[str]:
-    (folder / "run" / "checkpoints" / "of-another-run").mkdir(parents=True)
-    (folder / "run" / "config.yaml").write_text(
-        CONFIG.format(folder=folder) + "optimizer: {learning_rate: 0.5}\n"
-    )
-    return []
-
-
-JSON = ("data.source=json", "data.train_files=[{folder}/rows.jsonl]")
-CASES: list[Case] = [
-    ("unknown key", overrides("optimizer.learning_rat=1"), "optimizer.learning_rat: .*'learning_rate'"),
-    ("unknown section", overrides("optimiser.learning_rate=1"), "optimiser: .*'optimizer'"),
-    ("wrong type", overrides("data.block_size=long"), "data.block_size is 'long'; it must be of type int"),
-    ("list expected", overrides("data.train_files=a.txt"), "data.train_files is 'a.txt'; .* list"),
-    ("section expected", overrides("data=3"), "overrides do not fit|section data is 3"),
-    ("no choice", overrides("train.precision=fp8"), "train.precision is 'fp8'; .*float32, bfloat16"),
-    ("out of range", overrides("masking.rate=1.5"), "masking.rate is 1.5; it must be between 0 and 1"),
-    ("fractions over 1", overrides("masking.mask_fraction=0.95"), "add up to more than 1"),
-    ("no override", overrides("block_size"), "'block_size' is not of the form section.key=value"),
-    ("push to nowhere", overrides("hub.push=true"), "hub.repo_id is empty"),
-    (
-        "broken YAML",
-        write("config.yaml", "run: {name: [1"),
-        "config.yaml' line \\d, column 1: not valid YAML",
-    ),
-    ("YAML list", write("config.yaml", "- 1\n- 2\n"), "is a list"),
-    ("not text at all", write("config.yaml", b"run: \xff\xfe"), "config.yaml' cannot be read|not valid YAML"),
-    ("no config", remove("config.yaml"), "config.yaml' does not exist"),
-    ("no files", overrides("data.train_files=[]"), "needs data.train_files"),
-    (
-        "split of files",
-        overrides("data.validation_split=test"),
-        "validation_split 'test' is for Hub datasets",
-    ),
-    ("missing file", overrides("data.train_files=[{folder}/none.txt]"), "no text file matches .*none.txt"),
-    ("empty file", write("texts.txt", ""), "texts.txt|holds no text"),
-    ("only blanks", write("texts.txt", "\n  \n"), "holds no text"),
-    ("no such column", write("rows.jsonl", '{"a": "b"}\n', *JSON), "'text' does not exist; .*columns are: a"),
-    (
-        "column of numbers",
-        write("rows.jsonl", '{"a": 1, "b": "c"}\n', *JSON, "data.text_column=a"),
-        "'a' holds int64, not text",
-    ),
-    ("broken rows", write("rows.jsonl", '{"text": "a"}\n{"text": \n', *JSON), "rows.jsonl"),
-    ("no mask token", remove_mask_token, "has no mask_token"),
-    ("no weights", remove("model/model.safetensors"), "has no weights"),
-    ("block too long", overrides("data.block_size=71"), "data.block_size 71 is over .* maximum of 70"),
-    ("model is no folder", overrides("model.name_or_path={folder}/nowhere"), "is not a folder"),
-    ("folder not writable", overrides("run.output_dir={folder}/texts.txt/run"), "cannot be written"),
-    ("folder in use", overrides("run.output_dir={folder}/model"), "is not empty and holds no run"),
-    ("another run", begin_another_run, r"another configuration \(optimizer.learning_rate\)"),
-]
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path_factory.mktemp("bad") / "model"
+    write_hub_folder(folder, byte_tokenizer)
+    byte_tokenizer.save_pretrained(folder.with_name("tokens"))
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
+def folder(tmp_path: Path, model: Path) -> Path:
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
     (tmp_path / "config.yaml").write_text(CONFIG.format(folder=tmp_path))
-    write_hub_folder(tmp_path / "model", byte_tokenizer)
+    for name in ("model", "tokens"):
+        shutil.copytree(model.with_name(name), tmp_path / name)
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("prepare", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
-)
-def test_train_refuses(
-    prepare: Callable[[Path], list[str]], message: str, folder: Path, capfd: pytest.CaptureFixture[str]
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """`serve` takes signals over before it looks at the folder."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def list_commands() -> list[str]:
+    (commands,) = [action for action in make_parser()._actions if isinstance(action.choices, dict)]
+    return list(commands.choices)
+
+
+def read_all(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("case", [case for _, case in CASES], ids=[name for name, _ in CASES])
+def test_a_mistake_ends_in_one_line(
+    case: Case, folder: Path, signals: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = prepare(folder)
-    exit_code = main(["train", str(folder / "config.yaml"), *arguments])
-    captured = capfd.readouterr()
-    last_line = captured.err.splitlines()[-1]
-    assert exit_code == 2
+    case.arrange(folder)
+    before = read_all(folder)
+    exit_code = main(case.make_arguments(folder))
+    errors = capfd.readouterr().err
+    last_line = errors.splitlines()[-1]
+    assert exit_code == 2, errors
     assert last_line.startswith("tfmlm: ")
-    assert_matches(message, last_line)
-    assert "Traceback" not in captured.err
-    assert captured.err.count("tfmlm: ") == 1
-    assert not list(folder.rglob("result.json"))
-    assert not (folder / "run" / "model").exists()
-
-
-def assert_matches(pattern: str, line: str) -> None:
-    assert re.search(pattern, line), line
+    assert case.says in last_line
+    assert last_line.isprintable()
+    assert errors.count("tfmlm: ") == 1
+    assert "Traceback" not in errors
+    after = read_all(folder)
+    assert {name: after.get(name) for name in before} == before | {
+        name: after[name] for name in BEGUN & before.keys()
+    }
+    assert after.keys() - before.keys() <= BEGUN
 
 
 def test_the_same_folder_trains_once_the_input_is_right(folder: Path) -> None:
     """Shows that the cases above fail for their own reason."""
+    assert main(["train", str(folder / "config.yaml"), "data.block_size=long"]) == 2
     assert main(["train", str(folder / "config.yaml")]) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["predict", "{folder}/nowhere/x", "a <mask>"], "is not a folder"),
-        (["predict", "{folder}/model", "no mask here"], "text 'no mask here' has no mask; write <mask>"),
-        (["predict", "{folder}/model", "<mask>" + " a" * 100], "the model takes 70; shorten it"),
-        (["predict", "{folder}/model", "<mask>", "--top-k", "0"], "--top-k is 0"),
-        (["evaluate", "{folder}"], "no finished run"),
-        (["export", "{folder}/model"], "has no run_config.yaml"),
-        (["config", "{folder}/none.yaml"], "does not exist"),
-    ],
-)
-def test_other_commands_refuse(
-    arguments: list[str], message: str, folder: Path, capfd: pytest.CaptureFixture[str]
+def test_the_table_is_large_and_its_page_is_the_present_one() -> None:
+    assert len(CASES) >= 60
+    assert len({name for name, _ in CASES}) == len(CASES)
+    assert PAGE.read_text(encoding="utf-8") == write_page(), (
+        "run python -m tests.bad_input > docs/bad-input.md"
+    )
+
+
+# === Debugging, and what nobody foresaw ===
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["before the command", "after it", "at the end"])
+def test_debug_shows_where_an_error_comes_from(
+    place: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([argument.format(folder=folder) for argument in arguments]) == 2
-    error = capfd.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
+    arguments = ["config", str(tmp_path / "none.yaml")]
+    assert main(arguments) == 2
+    line = capfd.readouterr().err
+    assert "Traceback" not in line
+    assert main([*arguments[:place], "--debug", *arguments[place:]]) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("Traceback (most recent call last)")
+    assert "config_loading.py" in errors
+    assert errors.endswith(line)
+
+
+@pytest.mark.parametrize("command", sorted(list_commands()))
+def test_every_command_takes_debug(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--debug" in capfd.readouterr().out
+
+
+def test_a_bug_keeps_its_traceback_and_asks_to_be_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(options: argparse.Namespace) -> int:
+        raise ZeroDivisionError
+
+    assert run_command(argparse.Namespace(command=fail, debug=False)) == 70
+    errors = capfd.readouterr().err
+    assert "ZeroDivisionError" in errors
+    assert errors.splitlines()[-1] == "tfmlm: this is a bug in tfmlm; please report it with the lines above"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m tfmlm config | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+    assert done.returncode in {0, 141}
+
+
+def test_a_message_cannot_command_the_terminal() -> None:
+    error = UserError("row 'a\x1b[2J'\r\nends \ud800\u202e; é stays")
+    assert in_one_line(error) == "row 'a\\x1b[2J' ends \\ud800\\u202e; é stays"

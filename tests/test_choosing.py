@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny_run import make_config
 from tfmlm.config import Config, TrainConfig
-from tfmlm.config_loading import check_config
+from tfmlm.config_checks import check_config
 from tfmlm.errors import UserError
 from tfmlm.run import evaluate_folder, run
 from tfmlm.training.choosing import make_schedule

@@ -63,6 +63,7 @@ def test_every_command_runs(
         "prepare",
         "evaluate",
         "predict",
+        "report",
         "score",
         "export",
         "config",

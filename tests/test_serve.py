@@ -448,17 +448,9 @@ def test_a_port_in_use_is_refused_in_one_line(server: Server, exported: Path) ->
     assert f"127.0.0.1:{port}: Address already in use; set --grpc-port" in line
 
 
-def test_what_cannot_be_served_is_refused_in_one_line(tmp_path: Path, exported: Path) -> None:
+def test_a_label_of_a_version_that_there_is_not(exported: Path) -> None:
     free = ("--port", "0", "--grpc-port", "0")
-    assert "has no version" in refuse(str(tmp_path), *free)
-    assert "is no folder" in refuse(str(tmp_path / "none"), *free)
-    assert "is one version" in refuse(str(exported / "1"), *free)
     assert "--label new=7 names no version" in refuse(str(exported), *free, "--label", "new=7")
-    assert "--label is 'new'" in refuse(str(exported), "--label", "new")
-    assert "--max-batch is 0" in refuse(str(exported), "--max-batch", "0")
-    (tmp_path / "broken" / "1").mkdir(parents=True)
-    (tmp_path / "broken" / "1" / "saved_model.pb").write_bytes(b"nothing")
-    assert "no version in" in refuse(str(tmp_path / "broken"), *free)
 
 
 def test_other_machines_are_warned_of(exported: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
 from collections.abc import Sequence
 
 from tfmlm import __version__
@@ -16,32 +13,16 @@ from tfmlm.commands.report import add_report
 from tfmlm.commands.serve import add_serve
 from tfmlm.commands.texts import add_predict, add_score
 from tfmlm.commands.train import add_prepare, add_train
-from tfmlm.errors import PreemptedError, UserError, WorkerLostError
+from tfmlm.outcome import add_debug, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 if `doctor` found something wrong, 2 if what the user gave is wrong, 75 if another
-        worker of the run is gone, 130 if it was interrupted, 143 if it was told to end.
+        The exit code: 0, 1 if `doctor` found something wrong, or one of `run_command`.
     """
-    options = _parse(arguments)
-    try:
-        exit_code: int = options.command(options)
-    except UserError as error:
-        print(f"tfmlm: {error}", file=sys.stderr)
-        return 2
-    except PreemptedError as error:
-        print(f"tfmlm: {error}; the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except WorkerLostError as error:
-        print(f"tfmlm: {error}", file=sys.stderr)
-        return os.EX_TEMPFAIL
-    except KeyboardInterrupt:
-        print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return exit_code
+    return run_command(_parse(arguments))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,4 +67,5 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(commands)
     add_doctor(commands)
     add_completion(commands, make_parser)
+    add_debug(parser, commands)
     return parser

@@ -13,6 +13,22 @@ class WorkerLostError(Exception):
     """Another worker of the same run is gone, and this one cannot go on alone."""
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+_LONGEST_LINE = 400
+"""Characters; transformers lists all its model types in one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind if it has none; the start of it if it is very long."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
+def in_one_line(error: Exception) -> str:
+    """The error's text in one line; what could command a terminal is written as an escape.
+
+    File names, rows of data and answers of servers are part of messages, and may hold anything.
+    """
+    line = " ".join(str(error).splitlines())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
+    )

@@ -24,7 +24,10 @@ def resolve_name_or_path(name_or_path: str, key: str) -> str:
     """
     if name_or_path.startswith(_PACKAGE_SCHEME):
         package, _, inner = name_or_path.removeprefix(_PACKAGE_SCHEME).partition("/")
-        spec = find_spec(package)  # finds the folder without importing the package
+        try:
+            spec = find_spec(package)  # finds the folder without importing the package
+        except (ImportError, ValueError):
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise UserError(
                 f"{key} {name_or_path!r}: the package {package!r} is not installed; "

@@ -100,12 +100,23 @@ class ShardedBlocks:
         if not isinstance(error, tf.errors.OpError):
             return None
         corrupt = find_corrupt_shard(self.folder, self.shards)
+        if corrupt is not None:
+            reason = "its contents are not those that the manifest has the checksum of"
+        else:
+            corrupt = next((shard for shard in self.shards if not self._is_readable(shard)), None)
+            reason = "it holds no such blocks as the manifest says"
         if corrupt is None:
             return None
-        return UserError(
-            f"shard {posixpath.join(self.folder, corrupt.name)!r} is corrupt: its contents are not those "
-            "that the manifest has the checksum of; run `tfmlm prepare` again"
-        )
+        path = posixpath.join(self.folder, corrupt.name)
+        return UserError(f"shard {path!r} is corrupt: {reason}; run `tfmlm prepare` again")
+
+    def _is_readable(self, shard: Shard) -> bool:
+        try:
+            for _ in replace(self, shards=(shard,)).read_in_order():
+                pass
+        except tf.errors.OpError:
+            return False
+        return True
 
     def _paths(self) -> list[str]:
         return [posixpath.join(self.folder, shard.name) for shard in self.shards]

@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
@@ -187,6 +188,8 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
         names = [shard.name for shards in splits.values() for shard in shards]
         if not all(map(_SHARD_NAME.fullmatch, names)):
             raise ValueError("a shard's name is a path")
+        if not all(splits.values()) or not all(shard.num_blocks > 0 for shard in chain(*splits.values())):
+            raise ValueError("a split or a shard holds no blocks")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path!r} is damaged ({error}); run `tfmlm prepare` again") from error
     return manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
@@ -26,8 +26,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
                 f"tokenizer {str(path)!r} needs code of its own (auto_map), which is never run; "
                 "use one that transformers has"
             ) from error
-        reason = (str(error).splitlines() or ["it cannot be read"])[0]
-        raise UserError(f"tokenizer.name_or_path {str(path)!r} holds no tokenizer: {reason}") from error
+        raise UserError(
+            f"tokenizer.name_or_path {str(path)!r} holds no tokenizer: {first_line(error)}"
+        ) from error
     return check_tokenizer(tokenizer, str(path))
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tfmlm.candidate import Candidate
 from tfmlm.data.tokenizers import load_tokenizer
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.loading import find_export, load_run_or_model
 from tfmlm.export.saved_model import TOKENIZER_DIR
@@ -148,8 +148,13 @@ def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, to
 
 
 def _load_export(folder: Path, top_k: int) -> Predictor:
-    loaded = tf.saved_model.load(str(folder))
-    exported_top_k = loaded.signatures["ids"].structured_outputs["scores"].shape[-1]
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        exported_top_k = loaded.signatures["ids"].structured_outputs["scores"].shape[-1]
+    except (OSError, ValueError, AttributeError, LookupError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{str(folder)!r} is no export of tfmlm, or damaged: {first_line(error)}; export again"
+        ) from error
     if top_k > exported_top_k:
         raise UserError(
             f"{str(folder)!r} was exported with {exported_top_k} candidates a mask, fewer than {top_k}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -129,4 +130,4 @@ def _write_description(
 
 def list_versions(root: Path) -> list[int]:
     """Version numbers below an export's folder."""
-    return [int(path.name) for path in root.iterdir() if path.name.isdigit() and path.is_dir()]
+    return [int(path.name) for path in root.iterdir() if re.fullmatch("[0-9]+", path.name) and path.is_dir()]

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfmlm.errors import in_one_line
 from tfmlm.serving.protos import make_tensor, read_predict_inputs
 from tfmlm.serving.serve_options import ServeOptions
 from tfmlm.serving.signatures import Signature
@@ -148,7 +149,7 @@ def _answer(context: Any, work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except ServingError as error:
-        code, message = error.code, error.message
+        code, message = error.code, in_one_line(error)  # names that the client chose may be in it
     except (TimeoutError, CancelledError):
         code, message = Code.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready"
     except Exception:

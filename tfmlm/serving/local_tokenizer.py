@@ -90,6 +90,6 @@ def _read_max_length(path: Path) -> int | None:
         return None
     try:
         length = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
-    except (OSError, ValueError) as error:
+        return None if length is None else int(length)
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
         raise UserError(f"{str(path)!r} cannot be read: {error}") from error
-    return None if length is None else int(length)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
@@ -34,6 +35,9 @@ _HOW_TO_CONVERT = (
     "pickled PyTorch weights are not read, since opening a pickle can run code; convert them once where "
     "PyTorch is: AutoModelForMaskedLM.from_pretrained(NAME).save_pretrained(FOLDER)"
 )
+
+_MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, tf.errors.OpError)
+"""What transformers and TensorFlow raise for fields and tensors that do not fit each other."""
 
 _COUNTED_BLOCKS = 4096
 """Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""
@@ -100,6 +104,13 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
     except (OSError, ValueError, SafetensorError) as error:
         reason = _HOW_TO_CONVERT if "from_pt=True" in str(error) else first_line(error)
         raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
+    except _MISFITS as error:
+        # transformers cannot make its own error for tensors of another shape; the cause is the one before.
+        reason = first_line(error.__context__ or error)
+        raise UserError(
+            f"weights of {name_or_path!r} cannot be loaded, for they do not fit its config.json ({reason}); "
+            "use those that belong together"
+        ) from error
     missing = tie_output_bias(model, info["missing_keys"])
     missing_in_encoder = select_encoder_names(model, missing)
     if missing_in_encoder:
@@ -113,7 +124,7 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
 def _read_config(name_or_path: str) -> PretrainedConfig:
     try:
         model_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, *_MISFITS) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"model {name_or_path!r} needs code of its own (auto_map), which is never run; "
@@ -154,8 +165,11 @@ def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFP
     }
     model_config = _override(AutoConfig.for_model(model_type, **vocabulary), fields)
     _check_head(model_config)
-    model = TFAutoModelForMaskedLM.from_config(model_config)
-    model.build_in_name_scope()
+    try:
+        model = TFAutoModelForMaskedLM.from_config(model_config)
+        model.build_in_name_scope()
+    except _MISFITS as error:
+        raise UserError(f"model.config makes no {model_type} model: {first_line(error)}") from error
     return model
 
 

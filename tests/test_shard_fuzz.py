@@ -1,0 +1,162 @@
+"""Whatever bytes stand in a shard: the blocks are read, or one line names the shard."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from tests.tiny import SENTENCES
+from tfmlm.config import Config, DataConfig, TokenizerConfig
+from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
+from tfmlm.data.shard_writing import prepare_shards
+from tfmlm.data.shards import hash_file, read_manifest, write_manifest
+from tfmlm.errors import UserError
+
+NUM_EXAMPLES = int(os.environ.get("TFMLM_FUZZ_EXAMPLES", "60"))
+"""For each test; set the variable to try more by hand."""
+
+fuzzed = settings(deadline=10_000, max_examples=NUM_EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def config(word_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of real shards."""
+    folder = tmp_path_factory.mktemp("shard_fuzz")
+    word_tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "texts.txt").write_text("\n".join(SENTENCES[:60]))
+    data = DataConfig(
+        source="text", train_files=[str(folder / "texts.txt")], block_size=16, validation_fraction=0.2
+    )
+    config = Config(data=data, tokenizer=TokenizerConfig(name_or_path=str(folder / "tokenizer")))
+    prepare_shards(config, str(folder / "shards"), 10, None, [])
+    return replace(config, data=replace(data, source=str(folder / "shards")))
+
+
+@pytest.fixture(scope="module")
+def contents(config: Config) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(Path(config.data.source).glob("train-*"))}
+
+
+@st.composite
+def damages(draw: st.DrawFn, contents: dict[Path, bytes]) -> tuple[Path, bytes]:
+    """A shard and its bytes after some were flipped, put in, taken out, or exchanged for those of another."""
+    path, other = draw(st.sampled_from(list(contents))), draw(st.sampled_from(list(contents)))
+    content = bytearray(contents[path])
+    for kind in draw(
+        st.lists(st.sampled_from(["flip", "insert", "cut", "splice", "end"]), min_size=1, max_size=3)
+    ):
+        start = draw(st.integers(0, max(0, len(content) - 1)))
+        stop = start + draw(st.integers(1, 64))
+        if kind == "flip":
+            content[start:stop] = bytes(
+                byte ^ draw(st.integers(1, 255)) for byte in content[start : start + 2]
+            )
+        elif kind == "insert":
+            content[start:start] = draw(st.binary(max_size=32))
+        elif kind == "cut":
+            del content[start:stop]
+        elif kind == "splice":
+            content[start:stop] = contents[other][start:stop]
+        else:
+            del content[start:]
+    return path, bytes(content)
+
+
+def read_all(config: Config) -> None:
+    """Reads the shards as training does, and as an evaluation does."""
+    data: PreparedData = prepare_data(config)
+    with explained_errors(data):
+        for chunk in data.train.read_in_order():
+            assert chunk["input_ids"].shape[1] == 16
+        for chunk in data.train.read_shuffled(0, 3, 2 * (data.train.num_blocks or 0)):
+            assert chunk["input_ids"].shape[1] == 16
+
+
+def damage(data: st.DataObject, contents: dict[Path, bytes]) -> Path:
+    for path, content in contents.items():
+        path.write_bytes(content)
+    path, content = data.draw(damages(contents))
+    path.write_bytes(content)
+    return path
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents: dict[Path, bytes]) -> None:
+    path = damage(data, contents)
+    is_whole = path.read_bytes() == contents[path]
+    try:
+        read_all(config)
+    except UserError as error:
+        assert not is_whole
+        assert f"shard '{path}' is corrupt" in str(error)  # noqa: PT017
+    else:
+        # Records keep their checksums when whole ones change places.
+        assert is_whole or len(path.read_bytes()) == len(contents[path])
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_damaged_shard_that_the_manifest_calls_whole(
+    data: st.DataObject, config: Config, contents: dict[Path, bytes]
+) -> None:
+    path = damage(data, contents)
+    manifest_file = Path(config.data.source, "manifest.json")
+    text = manifest_file.read_text()
+    try:
+        manifest = read_forged(manifest_file, path, contents)
+        write_manifest(config.data.source, manifest)
+        read_all(config)
+    except UserError as error:
+        assert f"shard '{path}' is corrupt" in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+    finally:
+        manifest_file.write_text(text)
+
+
+def read_forged(manifest_file: Path, path: Path, contents: dict[Path, bytes]) -> object:
+    """The manifest with the size and the checksum of the damaged shard."""
+    damaged = path.read_bytes()
+    path.write_bytes(contents[path])
+    manifest = read_manifest(str(manifest_file.parent))
+    path.write_bytes(damaged)
+    shards = [
+        replace(shard, num_bytes=len(damaged), sha256=hash_file(str(path)))
+        if shard.name == path.name
+        else shard
+        for shard in manifest.splits["train"]
+    ]
+    return replace(manifest, splits=manifest.splits | {"train": shards})
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"input_ids": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a"]))},
+        {"input_ids": tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))},
+        {},
+    ],
+    ids=["another type", "another length", "nothing"],
+)
+def test_records_that_are_no_blocks(
+    feature: dict[str, tf.train.Feature], config: Config, contents: dict[Path, bytes]
+) -> None:
+    """Whole records with right checksums, and not what the manifest says."""
+    for path, content in contents.items():
+        path.write_bytes(content)
+    path = next(iter(contents))
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    manifest_file = Path(config.data.source, "manifest.json")
+    text = manifest_file.read_text()
+    try:
+        write_manifest(config.data.source, read_forged(manifest_file, path, contents))
+        with pytest.raises(UserError, match=f"shard '{path}' is corrupt"):
+            read_all(config)
+    finally:
+        manifest_file.write_text(text)
