@@ -42,7 +42,9 @@ NUMBERS = ("scores", "positions", "token_ids")
 def exported(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
     folder = tmp_path_factory.mktemp("serve")
     write_hub_folder(folder / "model", byte_tokenizer)
-    return export_saved_model(folder / "model", ExportConfig(dir=str(folder), top_k=3), "tiny").path.parent
+    # Bodies of ids are wrong in more ways than texts.
+    config = ExportConfig(dir=str(folder), top_k=3, text_signature="off")
+    return export_saved_model(folder / "model", config, "tiny").path.parent
 
 
 @pytest.fixture(scope="module")
