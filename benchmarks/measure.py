@@ -54,7 +54,7 @@ class Size:
     num_repeats: int = 3
     seed: int = 0
     num_seeds: int = 3
-    timed_calls: int = 20
+    timed_calls: int = 8
     serving_seconds: int = 60
     pipeline_repeats: int = 7
     scored_texts: int = 32
