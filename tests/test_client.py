@@ -22,7 +22,7 @@ from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import TOKENIZER_DIR, export_saved_model
-from tfmlm.serving.client import FillMaskClient
+from tfmlm.serving.client import FilledText, FillMaskClient
 from tfmlm.serving.options import ClientOptions
 
 TEXTS = [
@@ -315,9 +315,19 @@ def test_a_server_that_comes_back_is_found(connect: Connect, model: ServedModel)
             client = connect(form.format(first.port))
             assert len(client.fill(TEXTS)) == 3
         assert "cannot reach" in fail(client)
-        time.sleep(0.5)  # gRPC waits between its own attempts to connect
         with serve(model, port=first.port):
-            assert len(client.fill(TEXTS)) == 3
+            assert len(fill_in_time(client)) == 3
+
+
+def fill_in_time(client: FillMaskClient) -> list[FilledText]:
+    """gRPC waits between its own attempts to connect, longer each time."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return client.fill(TEXTS)
+        except UserError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.mark.parametrize("form", ["http://localhost:{}/v1/models/tiny", "grpc://localhost:{}/tiny"])

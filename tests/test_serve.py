@@ -283,7 +283,7 @@ ROW = b'{"input_ids":[0,4],"attention_mask":[1,1]}'
         (b'{"inputs":{"input_ids":[1],"attention_mask":[[1]]}}', "has shape [1], expected [?,?]"),
         (b'{"inputs":{"input_ids":[[]],"attention_mask":[[]]}}', "no values"),
         (b'{"inputs":{"input_ids":[[1],[1]],"attention_mask":[[1]]}}', "different batch sizes"),
-        (b'{"inputs":{"input_ids":[[-5]],"attention_mask":[[1]]}}', "-5 is not in [0,"),
+        (b'{"inputs":{"input_ids":[[-5]],"attention_mask":[[1]]}}', "input_ids must be 0 to"),
     ],
 )
 def test_wrong_bodies(server: Server, body: bytes, message: str) -> None:

@@ -64,7 +64,9 @@ def test_requests_cover_every_signature_and_run(versions: list[Path]) -> None:
             for name, value in signature(**inputs).items():
                 assert value.shape[0] == num_rows, name
             seen.add((request.model_spec.signature_name, num_rows))
-        assert seen == {(name, num_rows) for name in loaded.signatures for num_rows in (1, 8)}
+        once = {name for name in loaded.signatures if name.endswith("_int64")}
+        rows = {name: (1,) if name in once else (1, 8) for name in loaded.signatures}
+        assert seen == {(name, num_rows) for name in rows for num_rows in rows[name]}
 
 
 def test_requests_have_one_mask_a_row_and_reach_the_models_length(versions: list[Path]) -> None:
