@@ -196,22 +196,25 @@ def test_a_click_fills_the_mask_and_another_takes_its_place(visit: Open, server:
     sentence = page.get_by_label("A sentence with a mask")
     lists = page.get_by_role("list")
     tokens = ask(server, TWO_MASKS, 3)["tokens"][0]
-    words = [[token for token in mask if not token.startswith("##")] for mask in tokens]
-    first, other = words[1][:2]
 
-    def button(mask: int, word: str) -> Any:
-        return lists.nth(mask).get_by_role("button").nth(tokens[mask].index(word))
+    def button(mask: int, candidate: int) -> Any:
+        return lists.nth(mask).get_by_role("button").nth(candidate)
 
-    button(1, first).click()
-    assert sentence.input_value() == f"Load the [MASK] of the given {first}, if it exists."
-    button(1, other).click()
-    assert sentence.input_value() == f"Load the [MASK] of the given {other}, if it exists."
-    expect(button(1, first)).to_have_attribute("aria-pressed", "false")
-    expect(button(1, other)).to_have_attribute("aria-pressed", "true")
-    button(0, words[0][0]).click()
-    assert sentence.input_value() == f"Load the {words[0][0]} of the given {other}, if it exists."
-    button(1, other).click()
-    assert sentence.input_value() == f"Load the {words[0][0]} of the given [MASK], if it exists."
+    def filled(first: str, second: str) -> str:
+        # A piece of a word is joined to the word before it.
+        first, second = (word[2:] if word.startswith("##") else f" {word}" for word in (first, second))
+        return f"Load the{first} of the given{second}, if it exists."
+
+    button(1, 0).click()
+    assert sentence.input_value() == filled("[MASK]", tokens[1][0])
+    button(1, 1).click()
+    assert sentence.input_value() == filled("[MASK]", tokens[1][1])
+    expect(button(1, 0)).to_have_attribute("aria-pressed", "false")
+    expect(button(1, 1)).to_have_attribute("aria-pressed", "true")
+    button(0, 0).click()
+    assert sentence.input_value() == filled(tokens[0][0], tokens[1][1])
+    button(1, 1).click()
+    assert sentence.input_value() == filled(tokens[0][0], "[MASK]")
 
 
 def test_with_the_keyboard_alone(visit: Open, server: Server) -> None:
