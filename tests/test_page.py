@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
@@ -38,6 +39,7 @@ def exported(
     byte_tokenizer: PreTrainedTokenizerFast,
 ) -> Path:
     """Versions: 1 writes masks as <mask>; 2 takes no texts; 3 writes masks as [MASK]."""
+    tf.keras.utils.set_random_seed(0)  # else each run has other candidates to click
     folder = tmp_path_factory.mktemp("page")
     config = ExportConfig(dir=str(folder), text_signature="require")
     write_hub_folder(folder / "bytes", byte_tokenizer)
@@ -146,8 +148,16 @@ def read_scores(page: Page) -> list[list[float]]:
     ]
 
 
+def continues_a_word(token: str) -> bool:
+    return token.startswith("##") and bool(token.strip("#"))
+
+
 def describe(token: str) -> str:
-    return "…" + token[2:] if token.startswith("##") and token.strip("#") else token.strip()
+    return "…" + token[2:] if continues_a_word(token) else token.strip()
+
+
+def put_after_a_word(token: str) -> str:
+    return token[2:] if continues_a_word(token) else f" {token}"
 
 
 def test_shows_the_model_and_answers_the_example(visit: Open, server: Server) -> None:
@@ -201,9 +211,7 @@ def test_a_click_fills_the_mask_and_another_takes_its_place(visit: Open, server:
         return lists.nth(mask).get_by_role("button").nth(candidate)
 
     def filled(first: str, second: str) -> str:
-        # A piece of a word is joined to the word before it.
-        first, second = (word[2:] if word.startswith("##") else f" {word}" for word in (first, second))
-        return f"Load the{first} of the given{second}, if it exists."
+        return f"Load the{put_after_a_word(first)} of the given{put_after_a_word(second)}, if it exists."
 
     button(1, 0).click()
     assert sentence.input_value() == filled("[MASK]", tokens[1][0])
@@ -242,7 +250,7 @@ def test_with_the_keyboard_alone(visit: Open, server: Server) -> None:
     assert outline == "solid"
     assert label == page.locator(".word").first.inner_text() + " " + page.locator(".share").first.inner_text()
     page.keyboard.press("Space")
-    expected = f"Write the{token[2:]} name." if token.startswith("##") else f"Write the {token} name."
+    expected = f"Write the{put_after_a_word(token)} name."
     assert page.get_by_label("A sentence with a mask").input_value() == expected
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
@@ -308,7 +316,8 @@ def test_notes_of_the_export_are_shown(visit: Open, server: Server) -> None:
     fill(page, "[MASK] " * 17)
     expect(page.get_by_role("status")).to_contain_text("Only the first 16 masks are answered. Version 3")
     expect(page.get_by_role("list")).to_have_count(16)
-    page.get_by_role("list").last.get_by_role("button").first.click()
+    # The model may take a mask for the likeliest word.
+    page.get_by_role("list").last.get_by_role("button").filter(has_not_text="[MASK]").first.click()
     assert page.get_by_label("A sentence with a mask").input_value().count("[MASK]") == 16
 
 
