@@ -24,6 +24,7 @@ TOP_LEVEL = {
     "locations": "base",
     "quiet": "base",
     "run_folder": "base",
+    "run_lock": "base",
     "texts": "base",
     "outcome": "commands",
     "run": "commands",

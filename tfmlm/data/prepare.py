@@ -31,7 +31,7 @@ from tfmlm.data.splitting import Texts, load_texts
 from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
-from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError
 from tfmlm.locations import resolve_name_or_path
 
@@ -112,7 +112,7 @@ def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast
     fingerprint = _fingerprint(texts, str(config.tokenizer))
     folder = make_once(
         f"tokenizer-{fingerprint}",
-        lambda unfinished: train_tokenizer(texts, config.tokenizer).save_pretrained(unfinished),
+        lambda unfinished: save_tokenizer_folder(train_tokenizer(texts, config.tokenizer), unfinished),
     )
     return load_tokenizer(folder)
 

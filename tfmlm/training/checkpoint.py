@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfmlm.errors import UserError, first_line
+from tfmlm.errors import UserError, first_line, reason_of
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class TrainingCheckpoint:
             shutil.rmtree(unfinished, ignore_errors=True)
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
-                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {first_line(error)}{kept}; "
+                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {reason_of(error)}{kept}; "
                 "make room, and the same command goes on from there"
             ) from error
 

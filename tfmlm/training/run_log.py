@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import tensorflow as tf
 
+from tfmlm.errors import UserError, reason_of
 from tfmlm.run_folder import write_atomically
 from tfmlm.training.evaluate import Evaluation
 
@@ -47,12 +50,14 @@ class RunLog(tf.keras.callbacks.Callback):
         self.step_seconds: list[float] = []
         self.overflow = 0
         self.tokens_per_step = tokens_per_step
-        logs_dir.mkdir(parents=True, exist_ok=True)
-        _cut_after(logs_dir / "metrics.csv", first_step)
-        # Line by line, so that a killed run leaves every finished row.
-        self._file = (logs_dir / "metrics.csv").open("a", newline="", buffering=1)
-        self._csv = csv.DictWriter(self._file, _FIELDS)
-        self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
+        self._path = logs_dir / "metrics.csv"
+        with _explained_errors(self._path):
+            logs_dir.mkdir(parents=True, exist_ok=True)
+            _cut_after(self._path, first_step)
+            # Line by line, so that a killed run leaves every finished row.
+            self._file = self._path.open("a", newline="", buffering=1)
+            self._csv = csv.DictWriter(self._file, _FIELDS)
+            self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -83,20 +88,33 @@ class RunLog(tf.keras.callbacks.Callback):
         self._write({f"eval_{name}": figure for name, figure in figures.items()})
 
     def _write(self, row: dict[str, float]) -> None:
-        self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
-        with self._tensorboard.as_default(step=self.step):
+        with _explained_errors(self._path), self._tensorboard.as_default(step=self.step):
+            self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
             for name, value in row.items():
                 tf.summary.scalar(name, value)
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._tensorboard.close()
+        with _explained_errors(self._path):
+            self._file.close()
+            self._tensorboard.close()
 
     @property
     def step_seconds_median(self) -> float:
         """Median seconds of a step; of the only one, tracing included, in a run of one step."""
         return median(self.step_seconds) if self.step_seconds else self.seconds
+
+
+@contextmanager
+def _explained_errors(path: Path) -> Iterator[None]:
+    """Turns an error of the system, or of TensorBoard's writer, into one line."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"log {str(path)!r} cannot be written: {reason_of(error)}; make room, and the same command "
+            "goes on from the last checkpoint"
+        ) from error
 
 
 def read_initial_evaluation(logs_dir: Path) -> Evaluation | None:
