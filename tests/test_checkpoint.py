@@ -152,3 +152,13 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
     checkpoint.save(0.0)
     checkpoint.save_best(1.0)
     assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=1)
+    for step in (99_999_999, 100_000_000):
+        model.step.assign(step)
+        checkpoint.save(0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-100000000"]
+    assert checkpoint.restore() == 100_000_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.training.checkpoint_names import list_checkpoints
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -106,8 +106,7 @@ class TrainingCheckpoint:
         return next(iter(self._list(_NEWEST)[::-1]), None)
 
     def _list(self, kind: str) -> list[Path]:
-        pattern = re.compile(rf"{kind}-\d{{8,}}")
-        return sorted(path for path in self._folder.glob(f"{kind}-*") if pattern.fullmatch(path.name))
+        return list_checkpoints(self._folder, kind)
 
     def _write(self, state: tf.train.Checkpoint, name: str) -> None:
         if not self._is_writer:
