@@ -14,7 +14,7 @@ from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.training.callbacks import make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.choosing import EvaluateAndChoose, make_schedule
+from tfmlm.training.choosing import EvaluateAndChoose, make_due_check
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.progress import make_progress
@@ -41,7 +41,7 @@ def fit(
     """Trains from the log's step to the last one."""
     evaluating = EvaluateAndChoose(
         lambda: evaluate(setup.model, setup.validation),
-        make_schedule(
+        make_due_check(
             config.train.evaluate_every_steps,
             config.train.evaluate_each_epoch,
             setup.data.train.num_blocks,
