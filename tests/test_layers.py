@@ -24,6 +24,7 @@ TOP_LEVEL = {
     "locations": "base",
     "quiet": "base",
     "run_folder": "base",
+    "signals": "base",
     "texts": "base",
     "outcome": "commands",
     "run": "commands",
