@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -31,5 +33,21 @@ class Evaluation(NamedTuple):
 
 def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation:
     """Evaluates a compiled model on the batches of `make_evaluation_batches`."""
-    results = model.evaluate(batches, verbose=0, return_dict=True)
+    with _one_batch_at_once(model):
+        results = model.evaluate(batches, verbose=0, return_dict=True)
     return Evaluation(**{name: float(results[name]) for name in Evaluation._fields})
+
+
+@contextmanager
+def _one_batch_at_once(model: MaskedLanguageModel) -> Iterator[None]:
+    """Several in one execution need to know how many there are, which blocks that are rebatched do not tell.
+
+    `train.steps_per_execution` is compiled into the model, and Keras has no public way to evaluate without.
+    """
+    steps_per_execution = model._steps_per_execution  # noqa: SLF001
+    in_training = int(steps_per_execution.numpy())
+    steps_per_execution.assign(1)
+    try:
+        yield
+    finally:
+        steps_per_execution.assign(in_training)
