@@ -127,6 +127,22 @@ def test_a_damaged_one_is_passed_over_with_a_warning(
     assert "step-00000003 is damaged and passed over" in warning
 
 
+@pytest.mark.parametrize("damage", [*DAMAGES, shutil.rmtree])
+def test_best_weights_that_cannot_be_read_leave_the_last_ones(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path)
+    train_to(model, 2)
+    checkpoint.save_best(4.0)
+    train_to(model, 3)
+    damage(tmp_path / "best-00000002")
+    with caplog.at_level(logging.WARNING, "tfmlm"):
+        assert checkpoint.restore_best() is None
+    assert all((weights == 3).all() for weights in model.model.get_weights())
+    assert len(caplog.messages) == (damage is not shutil.rmtree)
+
+
 def test_if_none_can_be_read_the_run_does_not_start_anew_by_itself(trained: Path) -> None:
     for path in trained.iterdir():
         flip(path)

@@ -90,11 +90,22 @@ class TrainingCheckpoint:
         self._write(self._weights, f"{_BEST}-{int(self._model.step.numpy()):08d}")
         self._remove(self._list(_BEST)[:-1])
 
-    def restore_best(self) -> int:
-        """Puts the best weights into the model and returns their step."""
-        path = self._list(_BEST)[-1]
-        self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
-        return int(path.name.split("-")[1])
+    def restore_best(self) -> int | None:
+        """Puts the best weights into the model.
+
+        Returns:
+            Their step; None if they cannot be read, and the model is as it was.
+        """
+        last = self._model.model.get_weights()
+        for path in reversed(self._list(_BEST)):
+            try:
+                self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
+            except _DAMAGES as error:
+                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+            else:
+                return int(path.name.split("-")[1])
+        self._model.model.set_weights(last)  # a damaged one may have been read in part
+        return None
 
     def is_stale(self, patience: int | None) -> bool:
         """Whether so many evaluations in a row have found no lower loss."""
