@@ -23,6 +23,7 @@ TOP_LEVEL = {
     "errors": "base",
     "locations": "base",
     "quiet": "base",
+    "perplexity": "base",
     "run_folder": "base",
     "signals": "base",
     "texts": "base",
