@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,7 +161,8 @@ def _stream(config: Config, texts: Texts, tokenizer: PreTrainedTokenizerFast) ->
         tokenizer=tokenizer,
         train=StreamedBlocks(texts.train, tokenizer, block_format),
         validation=StreamedBlocks(validation, tokenizer, block_format),
-        bad_rows=texts.train.bad_rows,
+        # A view of both, because rows are read, and found to be bad, as long as the run lasts.
+        bad_rows=ChainMap(texts.train.bad_rows, texts.validation.bad_rows),
     )
 
 
