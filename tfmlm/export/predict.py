@@ -137,7 +137,8 @@ def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, to
         top_k: candidates for each mask.
     """
     # No limit on masks: nothing waits behind this text.
-    module = FillMask(model, tokenizer, top_k, max_masks=int(tokenizer.model_max_length))
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    module = FillMask(model, tokenizer, top_k, int(tokenizer.model_max_length), group_by_length=not has_gpu)
     compute = tf.function(module.fill, reduce_retracing=True)
 
     def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:

@@ -71,7 +71,7 @@ def export_saved_model(
             cannot be written.
     """
     model, tokenizer = load_model_folder(model_dir)
-    fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks)
+    fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)
     text_input, notes = _make_text_input(tokenizer, config, corpus)
     signatures = Signatures(fill_mask, text_input)
     root = Path(config.dir, name)
