@@ -75,7 +75,7 @@ def read_sentences(folder: Path, size: Size) -> list[str]:
 
 
 def read_passages(folder: Path, size: Size) -> list[str]:
-    """The first 20 words of texts, their middle word masked: code and names among them, so uneven in tokens."""
+    """The first 20 words of texts, their middle word masked; code among them, so uneven in tokens."""
     return _mask_middle_words(
         folder,
         size,
