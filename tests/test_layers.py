@@ -21,6 +21,7 @@ TOP_LEVEL = {
     "config_checks": "base",
     "config_loading": "base",
     "errors": "base",
+    "full_disk": "base",
     "locations": "base",
     "quiet": "base",
     "perplexity": "base",
