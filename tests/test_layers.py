@@ -19,6 +19,7 @@ TOP_LEVEL = {
     "candidate": "base",
     "config": "base",
     "config_checks": "base",
+    "config_keys": "base",
     "config_loading": "base",
     "errors": "base",
     "full_disk": "base",
