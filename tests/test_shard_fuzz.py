@@ -1,26 +1,21 @@
 """Whatever bytes stand in a shard: the blocks are read, or one line names the shard."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from tests.fuzzing import fuzzed
 from tests.tiny import SENTENCES
 from tfmlm.config import Config, DataConfig, TokenizerConfig
 from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
 from tfmlm.data.shard_writing import prepare_shards
 from tfmlm.data.shards import hash_file, read_manifest, write_manifest
 from tfmlm.errors import UserError
-
-NUM_EXAMPLES = int(os.environ.get("TFMLM_FUZZ_EXAMPLES", "60"))
-"""For each test; set the variable to try more by hand."""
-
-fuzzed = settings(deadline=10_000, max_examples=NUM_EXAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +80,7 @@ def damage(data: st.DataObject, contents: dict[Path, bytes]) -> Path:
     return path
 
 
-@fuzzed
+@fuzzed(num_examples=60, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents: dict[Path, bytes]) -> None:
     path = damage(data, contents)
@@ -100,7 +95,7 @@ def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents:
         assert is_whole or len(path.read_bytes()) == len(contents[path])
 
 
-@fuzzed
+@fuzzed(num_examples=60, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_shard_that_the_manifest_calls_whole(
     data: st.DataObject, config: Config, contents: dict[Path, bytes]
