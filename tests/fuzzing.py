@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 
 Test = Callable[..., None]
 
@@ -17,7 +17,7 @@ SECONDS = float(os.environ.get("TFMLM_FUZZ_SECONDS", "0"))
 """For the fuzzed tests of a file together; 0 for the suite's number of examples."""
 
 HANGS_AFTER = 60.0
-"""Seconds of one example, after which the process ends and says where it was."""
+"""Seconds of one example, or of what follows the last, after which the process ends and says where it was."""
 
 _tests_of_file: Counter[str] = Counter()
 
@@ -36,7 +36,8 @@ def fuzzed(num_examples: int, deadline: int) -> Callable[[Test], Test]:
         endless = settings(
             deadline=deadline, max_examples=10**9, suppress_health_check=[HealthCheck.too_slow]
         )
-        return _stop_in_time(endless(test))
+        # Without a seed of its own, Hypothesis would take the end of the time for a failure and print one.
+        return _stop_in_time(seed(time.time_ns())(endless(test)))
 
     return decorate
 
@@ -49,7 +50,7 @@ def _stop_in_time(test: Any) -> Test:
     def try_example(*args: Any, **kwargs: Any) -> None:
         nonlocal count, is_failing
         count += 1
-        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=sys.__stderr__)
+        _expect_an_end()
         try:
             inner(*args, **kwargs)
         except Exception:
@@ -68,8 +69,12 @@ def _stop_in_time(test: Any) -> Test:
         except _TimeIsUpError:
             pass
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            _expect_an_end()  # what TensorFlow leaves behind is taken apart after the last test
             print(f"{test.__name__}: {count} examples")
 
     test.hypothesis.inner_test = try_example
     return run
+
+
+def _expect_an_end() -> None:
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=sys.__stderr__)
