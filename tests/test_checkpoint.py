@@ -60,9 +60,24 @@ def test_everything_comes_back(trained: Path) -> None:
         np.testing.assert_array_equal(variable, np.full(variable.shape, 3), err_msg=variable.name)
 
 
+def test_a_new_run_begins_at_nothing(tmp_path: Path) -> None:
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path)
+    assert checkpoint.restore() == 0
+    state = [checkpoint.seconds, checkpoint.best_loss, checkpoint.stale_evaluations]
+    assert [float(variable) for variable in state] == [0.0, float("inf"), 0.0]
+    assert not any(variable.trainable for variable in state)
+
+
+def test_it_is_stale_after_as_many_evaluations_as_patience_has(tmp_path: Path) -> None:
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path)
+    checkpoint.stale_evaluations.assign(3)
+    assert [checkpoint.is_stale(patience) for patience in (2, 3, 4, None)] == [True, True, False, False]
+
+
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=2)
+    checkpoint = TrainingCheckpoint(model, tmp_path)
+    assert checkpoint.newest is None
     for step in (1, 2, 10):
         train_to(model, step)
         checkpoint.save(0.0)
@@ -85,6 +100,23 @@ def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
     assert float(resumed.best_loss) == 4.0
     assert resumed.restore_best() == 2
     assert first_weight(again) == 2.0
+
+
+def test_of_several_best_ones_that_a_crash_left_the_last_one_counts(tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path)
+    for step in (1, 2, 3):
+        train_to(model, step)
+        checkpoint.save_best(1.0 / step)
+        (tmp_path / f"best-{step:08d}").rename(tmp_path / f"kept-{step}")
+    for step in (1, 2, 3):
+        (tmp_path / f"kept-{step}").rename(tmp_path / f"best-{step:08d}")
+    train_to(model, 9)
+    assert checkpoint.restore_best() == 3
+    assert first_weight(model) == 3.0
+    train_to(model, 4)
+    checkpoint.save_best(0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["best-00000004"]
 
 
 def flip(path: Path) -> None:
@@ -178,3 +210,47 @@ def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
         checkpoint.save(0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["step-100000000"]
     assert checkpoint.restore() == 100_000_000
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path / "file" / "checkpoints")
+    with pytest.raises(
+        UserError, match=r"step-00000000 cannot be written to '.*/file/checkpoints'"
+    ) as caught:
+        checkpoint.save(0.0)
+    assert "is whole" not in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_what_there_was(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_the_disk(self: tf.train.Checkpoint, path: str) -> None:
+        Path(f"{path}.index").write_text("half of it")
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    before = sorted(path.name for path in trained.iterdir())
+    model = make_model()
+    train_to(model, 4)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", fill_the_disk)
+    with pytest.raises(UserError, match=r"No space left on device; .*step-00000003 is whole"):
+        TrainingCheckpoint(model, trained).save(0.0)
+    assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_what_cannot_be_cleared_away_stops_nothing(trained: Path) -> None:
+    """Such as the files that network file systems and file managers leave."""
+    (trained / ".nfs0001").write_text("in use")
+    model = make_model()
+    train_to(model, 4)
+    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint.save(0.0)
+    assert checkpoint.newest == trained / "step-00000004"
+
+
+def test_the_same_step_can_be_saved_again(trained: Path) -> None:
+    model = make_model()
+    train_to(model, 3)
+    model.model.variables[0].assign(tf.fill(model.model.variables[0].shape, 7.0))
+    TrainingCheckpoint(model, trained).save(0.0)
+    again = make_model(seed=1)
+    assert TrainingCheckpoint(again, trained).restore() == 3
+    assert first_weight(again) == 7.0

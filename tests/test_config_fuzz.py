@@ -1,20 +1,17 @@
 """Whatever a file or an override holds: it is a configuration, or one line says what is wrong with it."""
 
-import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.fuzzing import fuzzed
 from tfmlm.config import Config, RunConfig
 from tfmlm.config_loading import dump_config, load_config
 from tfmlm.errors import UserError, in_one_line
-
-NUM_EXAMPLES = int(os.environ.get("TFMLM_FUZZ_EXAMPLES", "100"))
-"""For each test; set the variable to try more by hand."""
 
 KEYS = [f"{section.name}.{key.name}" for section in fields(Config) for key in fields(section.default_factory)]
 
@@ -114,14 +111,14 @@ def assert_loads_or_says_why(load: Callable[[], Config], path: Path) -> None:
         assert load_config(path) == config
 
 
-@settings(deadline=5000, max_examples=NUM_EXAMPLES)
+@fuzzed(num_examples=100, deadline=5000)
 @given(document=documents)
 def test_any_file(document: bytes, path: Path) -> None:
     path.write_bytes(document)
     assert_loads_or_says_why(lambda: load_config(path, ["model.name_or_path=m"]), path)
 
 
-@settings(deadline=5000, max_examples=NUM_EXAMPLES)
+@fuzzed(num_examples=100, deadline=5000)
 @given(items=overrides)
 @example(items=["[=1"])
 @example(items=["data.train_files=[]", "data.train_files.0=a"])
@@ -130,7 +127,7 @@ def test_any_overrides(items: list[str], path: Path) -> None:
     assert_loads_or_says_why(lambda: load_config(path, items), path)
 
 
-@settings(deadline=5000, max_examples=NUM_EXAMPLES)
+@fuzzed(num_examples=100, deadline=5000)
 @given(texts=st.lists(st.text("${}\\a:\n #é", max_size=12), max_size=3))
 def test_any_sample_text_comes_back(texts: list[str], path: Path) -> None:
     model = replace(Config().model, name_or_path="m")

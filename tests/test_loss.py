@@ -9,7 +9,7 @@ from transformers import BertConfig, TFBertForMaskedLM
 
 from tests.tiny import TINY_CONFIGS
 from tfmlm.data.masking import IGNORE_LABEL
-from tfmlm.training.loss import count_slots, gather_masked_positions, sum_cross_entropy
+from tfmlm.training.loss import count_slots, gather_masked_positions, sum_cross_entropy, sum_in_top
 
 
 def reference_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
@@ -57,12 +57,38 @@ def test_empty_slots_weigh_nothing() -> None:
     assert positions.weights.numpy().tolist() == [1.0, 0.0, 0.0]
 
 
-def test_slots_are_six_deviations_above_the_mean() -> None:
-    slots = count_slots(2048, 0.15)
-    mean, deviation = 2048 * 0.15, (2048 * 0.15 * 0.85) ** 0.5
-    assert mean + 6 * deviation < slots < mean + 6 * deviation + 9
-    assert slots % 8 == 0
-    assert count_slots(16, 1.0) == 16
+@pytest.mark.parametrize("rate", [0.0, 0.15, 0.4, 0.9, 1.0])
+@pytest.mark.parametrize(("whole_word", "variance_factor"), [(False, 1.0), (True, 4.0)])
+def test_slots_are_the_next_multiple_of_eight_above_six_deviations(
+    rate: float, whole_word: bool, variance_factor: float
+) -> None:
+    for num_tokens in range(1, 3000):
+        mean = num_tokens * rate
+        needed = mean + 6 * (variance_factor * mean * (1 - rate)) ** 0.5
+        slots = count_slots(num_tokens, rate, whole_word)
+        assert slots == num_tokens or slots % 8 == 0
+        assert min(num_tokens, needed) <= slots <= min(num_tokens, needed + 8)
+        assert slots == num_tokens or slots > needed
+
+
+def test_words_are_asked_for_by_name() -> None:
+    assert count_slots(2048, 0.15) == count_slots(2048, 0.15, whole_word=False)
+
+
+def test_a_label_is_in_the_top_if_fewer_than_k_logits_are_higher() -> None:
+    logits = tf.constant(
+        [[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0], [5.0, 5.0, 1.0, 0.0], [9.0, 0.0, 0.0, 0.0]]
+    )
+    labels = tf.constant([0, 1, 1, IGNORE_LABEL])  # ranks 0 and 2, 0 in a tie, and an empty slot
+    weights = tf.constant([1.0, 1.0, 1.0, 0.0])
+    counts = [float(sum_in_top(logits, labels, weights, k)) for k in (0, 1, 2, 3, 4)]
+    assert counts == [0.0, 2.0, 2.0, 3.0, 3.0]
+
+
+def test_empty_slots_do_no_harm_with_a_vocabulary_of_one() -> None:
+    logits, labels, weights = tf.zeros([2, 1]), tf.constant([0, IGNORE_LABEL]), tf.constant([1.0, 0.0])
+    assert float(sum_in_top(logits, labels, weights, 1)) == 1.0
+    assert float(sum_cross_entropy(logits, labels, weights)) == 0.0
 
 
 def test_no_masked_token_is_zero_where_the_stock_loss_is_nan() -> None:

@@ -1,5 +1,7 @@
 """Masks are a function of (seed, epoch, example, position), fall on text only, in the promised shares."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -188,6 +190,62 @@ def test_rate_one_with_both_fractions_zero_only_labels() -> None:
     masked = apply_collator(make_collator(1.0, mask_fraction=0.0, random_fraction=0.0), blocks)
     np.testing.assert_array_equal(masked["input_ids"], blocks["input_ids"])
     np.testing.assert_array_equal(masked["labels"], blocks["input_ids"])
+
+
+WRITTEN_DOWN = {
+    0: [[0, 1, 4, 8, 9], [3, 6, 8, 10]],
+    EVALUATION_EPOCH: [[1, 5, 7, 11], [0, 2, 4, 5, 10]],
+}
+"""Chosen positions of two rows in version 0.1.0, by epoch."""
+
+
+@pytest.mark.parametrize("epoch", WRITTEN_DOWN)
+def test_masks_of_a_seed_are_the_same_in_every_release(epoch: int) -> None:
+    """Perplexities of two releases can be compared only if the evaluation's masks stay."""
+    labels = apply_collator(make_collator(rate=0.3), make_blocks(np.full((2, 12), UNK)), epoch)["labels"]
+    chosen = [np.flatnonzero(row != -100).tolist() for row in labels]
+    assert chosen == WRITTEN_DOWN[epoch]
+
+
+def test_a_draw_that_equals_the_rate_is_not_below_it() -> None:
+    """Draws are multiples of 2**-24, so that a rate can be one of them."""
+    blocks = make_blocks(np.full((1, 1), UNK))
+    with np.errstate(over="ignore"):
+        choice = mix(mix(mix(mix(np.uint64(0)))))
+        action = mix(choice ^ np.uint64(0x5851F42D4C957F2D))
+    draw, roll = float(unit(choice)), float(unit(action))
+    above = float(np.nextafter(np.float32(draw), np.float32(1)))
+
+    def mask(*rates: float) -> tuple[int, int]:
+        masked = apply_collator(make_collator(*rates), blocks)
+        return int(masked["labels"][0, 0]), int(masked["input_ids"][0, 0])
+
+    assert mask(draw, 1.0, 0.0) == (IGNORE_LABEL, UNK)
+    assert mask(above, 1.0, 0.0) == (UNK, MASK)
+    assert mask(1.0, roll, 0.0) == (UNK, UNK)
+    assert mask(1.0, 0.0, roll) == (UNK, UNK)
+
+
+def test_all_32_bits_choose_the_random_word() -> None:
+    """In a vocabulary so large that the lowest bit decides now and then."""
+    num_words = 1_000_003
+    vocabulary = MaskableVocabulary(MASK, np.array([], np.int32), np.arange(num_words, dtype=np.int32))
+    collator = MaskingCollator(vocabulary, MaskingConfig(1.0, 0.0, 1.0), seed=0)
+    shown = apply_collator(collator, make_blocks(np.zeros((1, 2**17))))["input_ids"][0]
+    with np.errstate(over="ignore"):
+        row_key = mix(mix(mix(np.zeros(1, np.uint64))))
+        choice = mix(row_key + np.arange(2**17, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        action = mix(choice ^ np.uint64(0x5851F42D4C957F2D))
+    low_bits = action & np.uint64(2**32 - 1)
+    np.testing.assert_array_equal(shown, low_bits * np.uint64(num_words) >> np.uint64(32))
+
+
+def test_nobody_changes_a_collator_that_a_graph_was_traced_with() -> None:
+    collator = make_collator()
+    with pytest.raises(FrozenInstanceError):
+        collator.seed = 1
+    with pytest.raises(FrozenInstanceError):
+        collator.vocabulary.mask_token_id = 1
 
 
 # === The shares, on a million tokens ===

@@ -18,7 +18,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.packed import pack
 from tests.tiny import SENTENCES
-from tfmlm.data.packing import BlockFormat, StreamTokenizer, TokenStream, cut_blocks, pack_texts
+from tfmlm.data.packing import (
+    BlockFormat,
+    StreamTokenizer,
+    TokenStream,
+    cut_blocks,
+    make_blocks,
+    pack_texts,
+)
 
 PAD = 0
 DOCSTRINGS = sorted({doc for value in vars(np).values() if isinstance(doc := value.__doc__, str)})
@@ -78,15 +85,35 @@ def test_an_empty_text_is_its_special_tokens(any_tokenizer: PreTrainedTokenizerF
     assert stream.is_special.all()
 
 
-def test_a_tokenizer_that_adds_no_special_tokens_marks_none() -> None:
-    backend = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "<mask>": 2, "list": 3}, unk_token="<unk>"))
+def plain_tokenizer(template: str = "$A") -> PreTrainedTokenizerFast:
+    """Words, and around them the special tokens of the template."""
+    words = {"<pad>": 0, "<unk>": 1, "<mask>": 2, "list": 3, "<s>": 4, "</s>": 5}
+    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = Whitespace()
-    plain = PreTrainedTokenizerFast(
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 4), ("</s>", 5)])
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
     )
-    stream = StreamTokenizer(plain)(["a list", "", "list"])
+
+
+def test_a_tokenizer_that_adds_no_special_tokens_marks_none() -> None:
+    stream = StreamTokenizer(plain_tokenizer())(["a list", "", "list"])
     assert stream.token_ids.tolist() == [1, 3, 3]
     assert not stream.is_special.any()
+    assert stream.starts_word is None
+
+
+@pytest.mark.parametrize("template", ["<s> $A", "$A </s>", "<s> <s> $A </s> </s> </s>"])
+def test_special_tokens_are_marked_on_either_side_however_many(template: str) -> None:
+    tokenizer = plain_tokenizer(template)
+    texts = ["a list", "", "list", "list list list"]
+    assert_same_stream(StreamTokenizer(tokenizer)(texts), encode_one_by_one(tokenizer, texts))
+
+
+def test_every_text_starts_a_word_even_without_special_tokens_between() -> None:
+    stream = StreamTokenizer(plain_tokenizer(), with_words=True)(["list", "list", "", "a list", "list", ""])
+    assert stream.starts_word is not None
+    assert stream.starts_word.tolist() == [True] * 5
 
 
 def make_without_letter_a(vocabulary: list[str]) -> PreTrainedTokenizerFast:
@@ -240,18 +267,30 @@ def test_blocks_do_not_depend_on_how_many_texts_are_tokenized_at_once(
     assert pack_batches([SENTENCES]) == pack_batches([[text] for text in SENTENCES])
 
 
-def test_a_short_last_block_is_dropped_if_asked_for_and_not_alone(
+def test_the_index_of_blocks_goes_on_from_piece_to_piece_and_from_where_it_was_told(
     word_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    def count_tokens(texts: list[str], drop_remainder: bool) -> list[int]:
-        block_format = BlockFormat(16, PAD, drop_remainder=drop_remainder)
-        blocks = pack_texts([texts], word_tokenizer, block_format)
-        return [int(count) for piece in blocks for count in piece["num_tokens"]]
+    tokenize = StreamTokenizer(word_tokenizer)
+    pieces = list(make_blocks([tokenize([text]) for text in SENTENCES[:9]], BlockFormat(4, PAD), first_id=5))
+    assert len(pieces) > 5
+    assert all("starts_word" not in piece for piece in pieces)
+    ids = np.concatenate([piece["example_id"] for piece in pieces])
+    assert ids.tolist() == list(range(5, 5 + sum(len(piece["num_tokens"]) for piece in pieces)))
 
-    kept = count_tokens(SENTENCES[:5], drop_remainder=False)
-    assert kept[-1] < 16
-    assert count_tokens(SENTENCES[:5], drop_remainder=True) == kept[:-1]
-    assert count_tokens(["Return"], drop_remainder=True) == count_tokens(["Return"], drop_remainder=False)
+
+@pytest.mark.parametrize("num_whole", [0, 1, 2, 3])
+@pytest.mark.parametrize("num_left", [0, 1, 3])
+def test_a_short_last_block_is_dropped_if_asked_for_and_not_alone(num_whole: int, num_left: int) -> None:
+    length = 4 * num_whole + num_left
+    stream = TokenStream(np.arange(length, dtype=np.int32), np.zeros(length, np.bool_))
+
+    def count_tokens(block_format: BlockFormat) -> list[int]:
+        return [int(count) for piece in make_blocks([stream], block_format) for count in piece["num_tokens"]]
+
+    kept = [4] * num_whole + [num_left] * (num_left > 0)
+    assert count_tokens(BlockFormat(4, PAD)) == kept
+    dropped = kept[:-1] if num_whole and num_left else kept
+    assert count_tokens(BlockFormat(4, PAD, drop_remainder=True)) == dropped
 
 
 def test_a_text_shorter_than_a_block_makes_one_padded_block(

@@ -1,26 +1,21 @@
 """Whatever bytes stand in a shard: the blocks are read, or one line names the shard."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from tests.fuzzing import fuzzed
 from tests.tiny import SENTENCES
 from tfmlm.config import Config, DataConfig, TokenizerConfig
 from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
 from tfmlm.data.shard_writing import prepare_shards
 from tfmlm.data.shards import hash_file, read_manifest, write_manifest
 from tfmlm.errors import UserError
-
-NUM_EXAMPLES = int(os.environ.get("TFMLM_FUZZ_EXAMPLES", "60"))
-"""For each test; set the variable to try more by hand."""
-
-fuzzed = settings(deadline=10_000, max_examples=NUM_EXAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +38,27 @@ def contents(config: Config) -> dict[Path, bytes]:
 
 
 @st.composite
-def damages(draw: st.DrawFn, contents: dict[Path, bytes]) -> tuple[Path, bytes]:
-    """A shard and its bytes after some were flipped, put in, taken out, or exchanged for those of another."""
-    path, other = draw(st.sampled_from(list(contents))), draw(st.sampled_from(list(contents)))
-    content = bytearray(contents[path])
+def damaged(draw: st.DrawFn, content: bytes, other: bytes) -> bytes:
+    """The content after bytes were flipped, put in, taken out, or exchanged for those of the other."""
+    changed = bytearray(content)
     for kind in draw(
         st.lists(st.sampled_from(["flip", "insert", "cut", "splice", "end"]), min_size=1, max_size=3)
     ):
-        start = draw(st.integers(0, max(0, len(content) - 1)))
+        start = draw(st.integers(0, max(0, len(changed) - 1)))
         stop = start + draw(st.integers(1, 64))
         if kind == "flip":
-            content[start:stop] = bytes(
-                byte ^ draw(st.integers(1, 255)) for byte in content[start : start + 2]
+            changed[start:stop] = bytes(
+                byte ^ draw(st.integers(1, 255)) for byte in changed[start : start + 2]
             )
         elif kind == "insert":
-            content[start:start] = draw(st.binary(max_size=32))
+            changed[start:start] = draw(st.binary(max_size=32))
         elif kind == "cut":
-            del content[start:stop]
+            del changed[start:stop]
         elif kind == "splice":
-            content[start:stop] = contents[other][start:stop]
+            changed[start:stop] = other[start:stop]
         else:
-            del content[start:]
-    return path, bytes(content)
+            del changed[start:]
+    return bytes(changed)
 
 
 def read_all(config: Config) -> None:
@@ -78,14 +72,15 @@ def read_all(config: Config) -> None:
 
 
 def damage(data: st.DataObject, contents: dict[Path, bytes]) -> Path:
+    """One of the shards; the others are whole."""
     for path, content in contents.items():
         path.write_bytes(content)
-    path, content = data.draw(damages(contents))
-    path.write_bytes(content)
+    path, other = (data.draw(st.sampled_from(list(contents))) for _ in range(2))
+    path.write_bytes(data.draw(damaged(contents[path], contents[other])))
     return path
 
 
-@fuzzed
+@fuzzed(num_examples=60, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents: dict[Path, bytes]) -> None:
     path = damage(data, contents)
@@ -100,7 +95,7 @@ def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents:
         assert is_whole or len(path.read_bytes()) == len(contents[path])
 
 
-@fuzzed
+@fuzzed(num_examples=60, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_shard_that_the_manifest_calls_whole(
     data: st.DataObject, config: Config, contents: dict[Path, bytes]
@@ -117,6 +112,35 @@ def test_a_damaged_shard_that_the_manifest_calls_whole(
         assert "\n" not in str(error)  # noqa: PT017
     finally:
         manifest_file.write_text(text)
+
+
+@fuzzed(num_examples=40, deadline=10_000)
+@given(data=st.data())
+def test_a_record_of_any_content_with_a_right_checksum(
+    data: st.DataObject, config: Config, contents: dict[Path, bytes]
+) -> None:
+    for path, content in contents.items():
+        path.write_bytes(content)
+    path = next(iter(contents))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    index = data.draw(st.integers(0, len(records) - 1))
+    records[index] = data.draw(damaged(records[index], records[0]) | st.binary(max_size=64))
+    write_records(path, records)
+    manifest_file = Path(config.data.source, "manifest.json")
+    text = manifest_file.read_text()
+    try:
+        write_manifest(config.data.source, read_forged(manifest_file, path, contents))
+        read_all(config)
+    except UserError as error:
+        assert f"shard '{path}' is corrupt" in str(error)  # noqa: PT017
+    finally:
+        manifest_file.write_text(text)
+
+
+def write_records(path: Path, records: list[bytes]) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
 
 
 def read_forged(manifest_file: Path, path: Path, contents: dict[Path, bytes]) -> object:
@@ -150,8 +174,7 @@ def test_records_that_are_no_blocks(
     for path, content in contents.items():
         path.write_bytes(content)
     path = next(iter(contents))
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    write_records(path, [tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()])
     manifest_file = Path(config.data.source, "manifest.json")
     text = manifest_file.read_text()
     try:

@@ -1,0 +1,62 @@
+"""The driver of `make fuzz` stops in time, and lets no finding pass."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import fuzzing
+
+
+@pytest.fixture(autouse=True)
+def half_a_second(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(fuzzing, "SECONDS", 0.5)
+    monkeypatch.setattr(fuzzing, "_tests_of_file", fuzzing.Counter())
+    yield
+    fuzzing.faulthandler.cancel_dump_traceback_later()
+
+
+def test_examples_are_tried_until_the_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = []
+
+    @fuzzing.fuzzed(num_examples=1, deadline=5000)
+    @given(number=st.integers())
+    def takes_any_number(number: int) -> None:
+        tried.append(number)
+
+    begun = time.monotonic()
+    takes_any_number()
+    assert 0.5 < time.monotonic() - begun < 10
+    assert len(tried) > 1
+    assert capsys.readouterr().out == f"takes_any_number: {len(tried)} examples\n"
+
+
+def test_what_fails_only_after_a_while_is_found_and_made_simple() -> None:
+    tried: list[int] = []
+    begun = time.monotonic()
+
+    @fuzzing.fuzzed(num_examples=1, deadline=5000)
+    @given(number=st.integers())
+    def fails_later(number: int) -> None:
+        tried.append(number)
+        assert number < 1000 or time.monotonic() < begun + 0.3
+
+    with pytest.raises(AssertionError):
+        fails_later()
+    assert tried[-1] == 1000  # the last is the one that is reported
+
+
+def test_the_tests_of_a_file_share_its_time() -> None:
+    @fuzzing.fuzzed(num_examples=1, deadline=5000)
+    @given(number=st.integers())
+    def first(number: int) -> None: ...
+
+    @fuzzing.fuzzed(num_examples=1, deadline=5000)
+    @given(number=st.integers())
+    def second(number: int) -> None: ...
+
+    begun = time.monotonic()
+    second()
+    assert time.monotonic() - begun < 0.5
