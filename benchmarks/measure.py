@@ -55,10 +55,10 @@ class Size:
     num_repeats: int = 3
     seed: int = 0
     num_seeds: int = 3
-    timed_calls: int = 8
+    timed_calls: int = 5
     serving_seconds: int = 60
     pipeline_repeats: int = 7
-    scored_texts: int = 32
+    scored_texts: int = 8
     num_copies: int = 8
     alone: bool = True
 

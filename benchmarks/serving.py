@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from benchmarks.fill_mask import EXPORT_NAME, NUM_TEXTS, read_masked_texts
+from benchmarks.fill_mask import EXPORT_NAME, NUM_TEXTS, read_sentences
 from benchmarks.material import open_material
 from benchmarks.measure import Row, Size, run_alone
 from tfmlm.quiet import quieten_libraries
@@ -41,7 +41,7 @@ class Load(NamedTuple):
 
 
 def measure(folder: Path, size: Size) -> Row:
-    """Each client sends one text, waits for the answer, and sends the next."""
+    """Each client sends one sentence, waits for the answer, and sends the next."""
     run_alone("benchmarks.fill_mask:write_export", folder, size)
     rates = run_alone("benchmarks.serving:measure_batch_rate", folder, size)
     load = run_alone("benchmarks.serving:measure_load", folder, size)
@@ -64,7 +64,7 @@ def measure(folder: Path, size: Size) -> Row:
 def measure_batch_rate(folder: Path, size: Size) -> list[float]:
     """Texts a second of the export in this process, in a list of one."""
     quieten_libraries()
-    texts = tf.constant(read_masked_texts(folder, size))
+    texts = tf.constant(read_sentences(folder, size))
     fill = tf.saved_model.load(str(folder / EXPORT_NAME / "1")).signatures["text"]
     for _ in range(3):
         fill(texts=texts)
@@ -78,7 +78,7 @@ def measure_batch_rate(folder: Path, size: Size) -> list[float]:
 
 def measure_load(folder: Path, size: Size) -> Load:
     """Starts `tfmlm serve` and the clients, which are threads of this process."""
-    texts = read_masked_texts(folder, size)
+    texts = read_sentences(folder, size)
     command = [sys.executable, "-m", "tfmlm", "serve", str(folder / EXPORT_NAME)]
     with subprocess.Popen(
         [*command, "--port", "0", "--grpc-port", "0"], stdout=subprocess.PIPE, text=True

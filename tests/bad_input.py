@@ -5,6 +5,7 @@ The table is tested in `test_bad_input.py`. `python -m tests.bad_input` prints i
 
 import gzip
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,10 @@ def begin_run(more: str = "", checkpoint: str = "of-another-run") -> Arrange:
         write("run/config.yaml", CONFIG.format(folder=folder) + more)(folder)
 
     return arrange
+
+
+def put_tokenizer(name: str) -> Arrange:
+    return lambda folder: shutil.copytree(folder / "tokens", folder / name)
 
 
 def keep_config(folder: Path) -> None:
@@ -191,6 +196,12 @@ TABLE: dict[str, list[Case]] = {
             write("config.yaml", "run: {name: '${a.b}'}"),
         ),
         Case(
+            "half a letter in a sample text",
+            TRAIN,
+            "not valid YAML",
+            write("config.yaml", CONFIG.replace("name: bad,", 'name: bad, sample_texts: ["\\ud800"],')),
+        ),
+        Case(
             "a NUL in a name",
             TRAIN,
             "run.name is 'a\\x00b'; it must be without",
@@ -266,6 +277,18 @@ TABLE: dict[str, list[Case]] = {
             "flags of Apache Beam need --runner",
         ),
         Case("shards among other files", f"prepare {CONFIG_PATH} --output {{folder}}", "holds other files"),
+        Case(
+            "shards below a file in a folder",
+            f"prepare {CONFIG_PATH} --output {{folder}}/texts.txt/x",
+            "texts.txt/x' cannot be written",
+        ),
+        Case("half a letter in a row", JSON, "rows.jsonl", write("rows.jsonl", '{"text": "\\ud800"}\n' * 9)),
+        Case(
+            "half a letter in every row, skipped",
+            f"{JSON} data.on_bad_rows=skip",
+            "not UTF-8 at character 1",
+            write("rows.jsonl", '{"text": "\\ud800"}\n' * 9),
+        ),
         Case("shards below a file", f"prepare {CONFIG_PATH} --output {{folder}}/texts.txt", "texts.txt"),
     ],
     "Tokenizer": [
@@ -419,6 +442,29 @@ TABLE: dict[str, list[Case]] = {
             "saved",
             write("saved/1/saved_model.pb", "nothing"),
         ),
+        Case(
+            "words for a SavedModel that is none",
+            "predict {folder}/saved <mask> --targets list",
+            "is no export of tfmlm, or damaged",
+            then(write("saved/1/saved_model.pb", "nothing"), put_tokenizer("saved/1/assets.extra/tokenizer")),
+        ),
+        Case(
+            "an output below a file",
+            "predict {folder}/model <mask> --output {folder}/texts.txt/x",
+            "texts.txt/x' cannot be written: Not a directory",
+        ),
+        Case(
+            "half a letter in JSON",
+            "predict {folder}/model --input {folder}/rows.jsonl",
+            "rows.jsonl row 2 is not Unicode: character 8 is a lone surrogate",
+            write("rows.jsonl", '{"text": "a <mask>"}\n{"text": "<mask> \\ud800"}\n'),
+        ),
+        Case(
+            "an argument that is no UTF-8",
+            "predict {folder}/model <mask>\udcff",
+            "is not Unicode: character 7 is a lone surrogate",
+        ),
+        Case("a score of no UTF-8", "score {folder}/model \udcff", "is not Unicode"),
         Case("an export of no run", "export {folder}/model", "has no run_config.yaml"),
         Case(
             "an export below a file",
@@ -513,6 +559,11 @@ TABLE: dict[str, list[Case]] = {
             "query http://127.0.0.1:9/v1/models/a <mask> --tokenizer {folder}",
             "cannot be read",
             write("tokenizer.json", "[]"),
+        ),
+        Case(
+            "a text that is no UTF-8, tokenized here",
+            "query http://127.0.0.1:9/v1/models/a \ud800 --tokenizer {folder}/tokens",
+            "has bytes that are not UTF-8",
         ),
         Case(
             "a text that is no UTF-8",

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before tfmlm and the libraries are imported: no test reads or fills the user's cache, or asks the Hub.
@@ -16,6 +16,7 @@ import tensorflow as tf
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
+from tests.faults import NoteFault, make_row, write_table
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
 from tfmlm.quiet import quieten_libraries
@@ -32,6 +33,22 @@ def two_logical_cpus() -> None:
 def quiet_libraries() -> None:
     """As the commands do, but warnings stay errors."""
     quieten_libraries(ignore_warnings=False)
+
+
+@pytest.fixture
+def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -> NoteFault:
+    """Notes what became of a fault, for the table of `make faults`."""
+
+    def note(fault: str, exit_code: int | None, saw: str, lost: str = "nothing") -> None:
+        record_property("fault", list(make_row(tmp_path, fault, exit_code, saw, lost)))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the table of faults where the tests of faults alone were run."""
+    if terminalreporter.config.option.markexpr == "fault":
+        terminalreporter.write_line(write_table(terminalreporter.getreports("passed")))
 
 
 @pytest.fixture(scope="session")

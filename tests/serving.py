@@ -80,7 +80,7 @@ def run_server(folder: Path, *flags: str) -> Iterator[Server]:
 
 
 def write_echo_export(version: Path, factor: float = 1.0) -> None:
-    """An export with small functions: serving_default sleeps, `echo` and `pair` give back what they get."""
+    """An export with small functions: serving_default sleeps, the others answer at once."""
 
     class Echo(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
@@ -111,6 +111,10 @@ def write_echo_export(version: Path, factor: float = 1.0) -> None:
         def scalar(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"half": number / 2}
 
+        @tf.function(input_signature=[])
+        def constant(self) -> dict[str, tf.Tensor]:
+            return {"factor": tf.constant([factor, factor])}
+
     module = Echo()
     unfinished = version.parent / ".unfinished"
     tf.saved_model.save(
@@ -121,6 +125,7 @@ def write_echo_export(version: Path, factor: float = 1.0) -> None:
             "echo": module.echo,
             "pair": module.pair,
             "scalar": module.scalar,
+            "constant": module.constant,
         },
     )
     unfinished.rename(version)

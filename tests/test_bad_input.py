@@ -2,10 +2,8 @@
 
 import argparse
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from tfmlm.outcome import run_command
 CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for case in cases]
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 
-BEGUN = {"run", "run/config.yaml"}
+BEGUN = {"run", "run/config.yaml", ".run.lock"}
 """What a run that could not start leaves; the same command, put right, goes on from it."""
 
 
@@ -42,15 +40,6 @@ def folder(tmp_path: Path, model: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """`serve` takes signals over before it looks at the folder."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def list_commands() -> list[str]:
     (commands,) = [action for action in make_parser()._actions if isinstance(action.choices, dict)]
     return list(commands.choices)
@@ -64,9 +53,7 @@ def read_all(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("case", [case for _, case in CASES], ids=[name for name, _ in CASES])
-def test_a_mistake_ends_in_one_line(
-    case: Case, folder: Path, signals: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_ends_in_one_line(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     case.arrange(folder)
     before = read_all(folder)
     exit_code = main(case.make_arguments(folder))

@@ -20,6 +20,7 @@ from tfmlm.data.packed_blocks import write_blocks
 from tfmlm.data.packing import Columns
 from tfmlm.data.prepare import prepare_data
 from tfmlm.data.sources import open_training_texts
+from tfmlm.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -29,20 +30,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_file(path: Path) -> None:
-    path.write_text("whole")
+def write(folder: Path) -> None:
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "text").write_text("whole")
 
 
-def write_folder(path: Path) -> None:
-    path.mkdir()
-    write_file(path / "inner.txt")
+def read(folder: Path) -> str:
+    return (folder / "inner" / "text").read_text()
 
-
-def read(path: Path) -> str:
-    return (path / "inner.txt" if path.is_dir() else path).read_text()
-
-
-both = pytest.mark.parametrize("write", [write_file, write_folder])
 
 # === Where ===
 
@@ -61,8 +56,7 @@ def test_the_cache_is_where_the_environment_says(
 # === Once, and whole ===
 
 
-@both
-def test_writes_once(write: Callable[[Path], None], own_cache: Path) -> None:
+def test_writes_once(own_cache: Path) -> None:
     written = []
 
     def write_and_count(path: Path) -> None:
@@ -76,15 +70,12 @@ def test_writes_once(write: Callable[[Path], None], own_cache: Path) -> None:
     assert list(own_cache.iterdir()) == [first]
 
 
-def test_two_names_are_two_files() -> None:
-    first, second = make_once("one", write_file), make_once("two", write_file)
+def test_two_names_are_two_folders() -> None:
+    first, second = make_once("one", write), make_once("two", write)
     assert first != second
 
 
-@both
-def test_a_writer_that_fails_leaves_nothing_and_may_try_again(
-    write: Callable[[Path], None], own_cache: Path
-) -> None:
+def test_a_writer_that_fails_leaves_nothing_and_may_try_again(own_cache: Path) -> None:
     def write_and_fail(path: Path) -> None:
         write(path)
         raise OSError("disk full")
@@ -97,18 +88,78 @@ def test_a_writer_that_fails_leaves_nothing_and_may_try_again(
 
 def test_the_name_is_not_there_before_the_file_is_whole(own_cache: Path) -> None:
     def write_and_look(path: Path) -> None:
-        write_file(path)
+        write(path)
         assert not (own_cache / "name").exists()
 
     make_once("name", write_and_look)
     assert (own_cache / "name").exists()
 
 
+# === Damaged, and in a place that cannot be written ===
+
+
+def cut(folder: Path) -> None:
+    (folder / "inner" / "text").write_text("who")
+
+
+def alter(folder: Path) -> None:
+    (folder / "inner" / "text").write_text("Whole")
+
+
+def remove(folder: Path) -> None:
+    (folder / "inner" / "text").unlink()
+
+
+def add(folder: Path) -> None:
+    (folder / "more").write_text("")
+
+
+def forget_sums(folder: Path) -> None:
+    (folder / ".sums.json").unlink()
+
+
+def break_sums(folder: Path) -> None:
+    (folder / ".sums.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (cut, "inner/text"),
+        (alter, "inner/text"),
+        (remove, "inner/text"),
+        (add, "more"),
+        (forget_sums, ".sums.json"),
+        (break_sums, ".sums.json"),
+    ],
+)
+def test_a_damaged_folder_is_made_again(
+    damage: Callable[[Path], None], named: str, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_once("name", write)
+    damage(folder)
+    assert read(make_once("name", write)) == "whole"
+    assert caplog.messages == [f"cached file {folder / named} is damaged, and is made again"]
+    assert {path.name for path in folder.iterdir()} == {"inner", ".sums.json"}
+    make_once("name", lambda path: pytest.fail("it is whole"))
+
+
+def test_a_cache_that_is_a_file_is_named(own_cache: Path) -> None:
+    own_cache.parent.mkdir(parents=True)
+    own_cache.write_text("")
+    with pytest.raises(UserError, match=r"yet. cannot be written: .*; make room, or set TFMLM_CACHE"):
+        make_once("name", write)
+
+
+def test_an_error_of_what_the_writer_reads_is_not_the_caches(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="source"):
+        make_once("name", lambda path: (tmp_path / "source").read_text())
+
+
 # === Two at once ===
 
 
-@both
-def test_another_may_finish_first(write: Callable[[Path], None], own_cache: Path) -> None:
+def test_another_may_finish_first(own_cache: Path) -> None:
     def write_while_another_does(path: Path) -> None:
         make_once("name", write)
         write(path)
@@ -117,7 +168,7 @@ def test_another_may_finish_first(write: Callable[[Path], None], own_cache: Path
     assert list(own_cache.iterdir()) == [own_cache / "name"]
 
 
-def make_beside_another(write: Callable[[Path], None], both_are_writing: Barrier, results: Queue) -> None:
+def make_beside_another(both_are_writing: Barrier, results: Queue) -> None:
     def write_together(path: Path) -> None:
         both_are_writing.wait(timeout=60)
         write(path)
@@ -128,12 +179,11 @@ def make_beside_another(write: Callable[[Path], None], both_are_writing: Barrier
         results.put(repr(error))
 
 
-@both
-def test_two_processes_at_once_both_get_it(write: Callable[[Path], None], own_cache: Path) -> None:
+def test_two_processes_at_once_both_get_it(own_cache: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     both_are_writing, results = spawn.Barrier(2), spawn.Queue()
     processes = [
-        spawn.Process(target=make_beside_another, args=(write, both_are_writing, results)) for _ in range(2)
+        spawn.Process(target=make_beside_another, args=(both_are_writing, results)) for _ in range(2)
     ]
     for process in processes:
         process.start()

@@ -127,6 +127,22 @@ def test_a_damaged_one_is_passed_over_with_a_warning(
     assert "step-00000003 is damaged and passed over" in warning
 
 
+@pytest.mark.parametrize("damage", [*DAMAGES, shutil.rmtree])
+def test_best_weights_that_cannot_be_read_leave_the_last_ones(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path)
+    train_to(model, 2)
+    checkpoint.save_best(4.0)
+    train_to(model, 3)
+    damage(tmp_path / "best-00000002")
+    with caplog.at_level(logging.WARNING, "tfmlm"):
+        assert checkpoint.restore_best() is None
+    assert all((weights == 3).all() for weights in model.model.get_weights())
+    assert len(caplog.messages) == (damage is not shutil.rmtree)
+
+
 def test_if_none_can_be_read_the_run_does_not_start_anew_by_itself(trained: Path) -> None:
     for path in trained.iterdir():
         flip(path)
@@ -152,3 +168,13 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
     checkpoint.save(0.0)
     checkpoint.save_best(1.0)
     assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=1)
+    for step in (99_999_999, 100_000_000):
+        model.step.assign(step)
+        checkpoint.save(0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-100000000"]
+    assert checkpoint.restore() == 100_000_000

@@ -13,11 +13,11 @@ from tfmlm.config import Config, TrainConfig
 from tfmlm.config_checks import check_config
 from tfmlm.errors import UserError
 from tfmlm.run import evaluate_folder, run
-from tfmlm.training.choosing import make_schedule
+from tfmlm.training.choosing import make_due_check
 
 
 def due_steps(train: TrainConfig, num_blocks: int | None, stride: int = 1) -> list[int]:
-    is_due = make_schedule(
+    is_due = make_due_check(
         train.evaluate_every_steps, train.evaluate_each_epoch, num_blocks, blocks_per_step=4
     )
     steps = range(0, 31, stride)

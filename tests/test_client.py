@@ -221,6 +221,16 @@ def test_what_may_pass_is_asked_again(url: str, connect: Connect, peer: Peer) ->
     assert len(peer.requests) == 3
 
 
+@pytest.mark.parametrize("seconds", [1e-12, 1e-3, 1e300])
+def test_any_wait_that_is_allowed_goes_over_grpc(seconds: float, rpc: Peer, connect: Connect) -> None:
+    rpc.faults += [GRPC_BUSY] * (seconds < 1)
+    client = connect(
+        f"grpc://localhost:{rpc.port}/tiny", backoff_seconds=seconds, max_backoff_seconds=seconds
+    )
+    assert len(client.fill(TEXTS)) == 3
+    assert len(rpc.requests) == 1 + (seconds < 1)
+
+
 def test_a_server_that_stays_busy_is_given_up(url: str, connect: Connect, peer: Peer) -> None:
     peer.faults += [REST_BUSY if url.startswith("http") else GRPC_BUSY] * 9
     assert "not ready" in fail(connect(url, max_attempts=3))

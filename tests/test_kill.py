@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start
 
 NUM_KILLS = int(os.environ.get("TFMLM_KILLS", "4"))
@@ -24,8 +25,11 @@ def wait_for_checkpoints(folder: Path, process: subprocess.Popen[str], num_new: 
         time.sleep(0.002)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
-def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, text_file: Path) -> None:
+def test_killed_at_random_moments_ends_with_the_same_bits(
+    tmp_path: Path, text_file: Path, note_fault: NoteFault
+) -> None:
     """Dropout included; a checkpoint at every step, so that many a kill hits the writing of one."""
     config = make_config(
         tmp_path, text_file, dropout=True, max_steps=60 * NUM_KILLS, epochs=1000, checkpoint_every_steps=1
@@ -50,10 +54,16 @@ def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, text_f
     assert "going on from step" in error
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+    line = next(line for line in error.splitlines() if "going on from step" in line)
+    lost = "steps since the last checkpoint, done again: the same bits"
+    note_fault(f"SIGKILL at {NUM_KILLS} random moments of one run", -signal.SIGKILL, line, lost)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
-def test_sigterm_saves_a_checkpoint_and_exits_143(tmp_path: Path, text_file: Path) -> None:
+def test_sigterm_saves_a_checkpoint_and_exits_143(
+    tmp_path: Path, text_file: Path, note_fault: NoteFault
+) -> None:
     config = make_config(tmp_path, text_file, max_steps=100_000, epochs=100_000, checkpoint_every_steps=7)
     process = start(config, tmp_path / "config.yaml")
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -67,11 +77,13 @@ def test_sigterm_saves_a_checkpoint_and_exits_143(tmp_path: Path, text_file: Pat
     step = int(last_line.split("step ")[1].split(",")[0])
     assert (checkpoints / f"step-{step:08d}").is_dir()
     assert not (tmp_path / "run" / "result.json").exists()
+    note_fault("SIGTERM", process.returncode, last_line)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
-    small_disk: Path, tmp_path: Path, text_file: Path
+    small_disk: Path, tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
     config = in_folder(
         make_config(tmp_path, text_file, max_steps=40, kept_checkpoints=100, checkpoint_every_steps=1),
@@ -88,6 +100,8 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
     whole = sorted(path.name for path in checkpoints.iterdir())
     assert f"{whole[-1]} is whole" in last_line
     assert not list(checkpoints.glob(".*"))
+
+    note_fault("the disk is full while saving a checkpoint", process.returncode, last_line)
 
     # Room is made, and the same command goes on from there.
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)

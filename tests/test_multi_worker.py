@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.faults import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers, read_weights, start
 from tfmlm.cli import main
 from tfmlm.config import Config, DistributeConfig
@@ -63,9 +64,10 @@ def test_two_workers_equal_one_process_with_the_same_global_batch(tmp_path: Path
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
-    tmp_path: Path, text_file: Path
+    tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
     config = make_config(
         tmp_path, text_file, dropout=True, max_steps=120, epochs=100, checkpoint_every_steps=10
@@ -82,6 +84,8 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     assert chief.returncode == os.EX_TEMPFAIL, error
     assert "another worker of this run is gone" in error.splitlines()[-1]
     assert not (tmp_path / "run" / "result.json").exists()
+    lost = "steps since the last checkpoint, done again: the same bits"
+    note_fault("a partner of several workers is killed", chief.returncode, error.splitlines()[-1], lost)
 
     finish(start_workers(config, tmp_path))
     assert_same_weights(tmp_path / "run", tmp_path / "whole")

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.packed import pack
@@ -85,6 +87,22 @@ def test_a_tokenizer_that_adds_no_special_tokens_marks_none() -> None:
     stream = StreamTokenizer(plain)(["a list", "", "list"])
     assert stream.token_ids.tolist() == [1, 3, 3]
     assert not stream.is_special.any()
+
+
+def make_without_letter_a(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words that leaves out every `a`."""
+    tokens = ["<pad>", "<mask>", "<s>", "</s>", "<unk>", *vocabulary]
+    backend = Tokenizer(WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="<unk>"))
+    backend.normalizer = Replace(Regex("a"), "")
+    backend.pre_tokenizer = Whitespace()
+    backend.post_processor = TemplateProcessing("<s> <s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", mask_token="<mask>")
+
+
+def test_a_tokenizer_that_does_not_know_the_letter_a() -> None:
+    stream = StreamTokenizer(make_without_letter_a(["list", "of"]))(["list of", "of"])
+    assert stream.token_ids.tolist() == [2, 2, 5, 6, 3, 2, 2, 6, 3]
+    assert stream.is_special.tolist() == [True, True, False, False, True, True, True, False, True]
 
 
 def test_truncation_and_padding_that_came_with_a_tokenizer_do_not_cut_or_fill(

@@ -13,8 +13,10 @@ from tests.hub_server import HubServer, running_hub
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
-from tfmlm.config import Config, DataConfig, ModelConfig, TokenizerConfig
+from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig, TokenizerConfig
 from tfmlm.config_loading import dump_config
+from tfmlm.hub import pull as pull_module
+from tfmlm.hub.pull import pull_run
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
@@ -101,3 +103,23 @@ def test_predict_takes_a_model_from_the_hub(hub: HubServer) -> None:
     done = run_tfmlm(hub, "predict", "me/encoder", "Load the <mask> name.", "--json", "--top-k=2")
     assert done.returncode == 0, done.stderr
     assert [len(mask) for mask in json.loads(done.stdout)] == [2]
+
+
+def test_a_branch_without_logs_is_taken_and_no_older_log_stays(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = HubConfig(push=True, repo_id="me/mine", checkpoints="training")
+    config = replace(make_config(tmp_path, text_file), hub=hub)
+
+    def download(hub: HubConfig, path: Path) -> bool:
+        (path / "checkpoints" / "step-00000003").mkdir(parents=True)
+        (path / "config.yaml").write_text(dump_config(config))
+        return True
+
+    monkeypatch.setattr(pull_module, "_download", download)
+    (config.run_dir / "logs").mkdir(parents=True)
+    write(config, config.run_dir / "config.yaml")
+    (config.run_dir / "logs" / "metrics.csv").write_text("of a start that failed")
+    pull_run(config)
+    assert [path.name for path in (config.run_dir / "checkpoints").iterdir()] == ["step-00000003"]
+    assert not (config.run_dir / "logs").exists()

@@ -10,6 +10,7 @@ from threading import Event
 
 import pytest
 
+from tests.faults import NoteFault
 from tests.hub_client import assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_server import TOKEN, Fault, HubServer, running_hub
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
@@ -143,12 +144,16 @@ def test_a_longer_wait_than_allowed_is_reported(hub: HubServer, model_dir: Path)
     assert hub.faults[0].met == 1
 
 
-def test_a_hub_that_does_not_answer_is_given_up(hub: HubServer, model_dir: Path) -> None:
+@pytest.mark.fault
+def test_a_hub_that_does_not_answer_is_given_up(
+    hub: HubServer, model_dir: Path, note_fault: NoteFault
+) -> None:
     hub.faults.append(Fault(COMMIT, times=1, seconds=5))
     done = run_tfmlm(hub, "push", model_dir, "hub.timeout_seconds=1")
     assert done.returncode == 0, done.stderr
     assert "trying again" in done.stderr
     assert hub.count(COMMIT) == 2
+    note_fault("the Hub is slow", done.returncode, done.stderr.splitlines()[0])
 
 
 def test_a_push_that_is_told_to_end_says_what_is_not_done(hub: HubServer, model_dir: Path) -> None:
@@ -165,10 +170,10 @@ def test_a_push_that_is_told_to_end_says_what_is_not_done(hub: HubServer, model_
 # === Others are reported, and a later push finishes the rest ===
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", [400, 401, pytest.param(403, marks=pytest.mark.fault), 404])
 @pytest.mark.parametrize("pattern", ["^POST /api/repos/create", COMMIT])
 def test_a_refusal_is_one_line_with_the_command_to_try_again(
-    status: int, pattern: str, hub: HubServer, model_dir: Path
+    status: int, pattern: str, hub: HubServer, model_dir: Path, note_fault: NoteFault
 ) -> None:
     hub.faults.append(Fault(pattern, status=status, message="no, {token} may not"))
     before = read_folder(model_dir)
@@ -180,6 +185,9 @@ def test_a_refusal_is_one_line_with_the_command_to_try_again(
     assert len(done.stderr.splitlines()) == 1
     assert hub.faults[0].met == 1
     assert read_folder(model_dir) == before
+    note_fault(
+        f"the Hub refuses {pattern.split('/')[-2 if pattern == COMMIT else -1]}", done.returncode, last
+    )
 
     hub.faults.clear()
     done = run_tfmlm(hub, "push", model_dir)
@@ -213,13 +221,15 @@ def test_what_does_not_pass_in_time_is_finished_by_a_later_push(
     assert len(hub.uploads) == 1
 
 
-def test_no_hub_at_all(model_dir: Path) -> None:
+@pytest.mark.fault
+def test_no_hub_at_all(model_dir: Path, note_fault: NoteFault) -> None:
     done = run_tfmlm(NO_HUB, "push", model_dir, "hub.retry_seconds=1")
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert "trying again in 1 s" in lines[0]
     assert f"`tfmlm push {model_dir} hub.retry_seconds=1` tries again" in lines[1]
+    note_fault("the Hub is down", done.returncode, lines[1])
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from tests.serving import run_server
 from tfmlm.cli import main
+from tfmlm.config_keys import list_keys
 from tfmlm.data import installed_docs
-from tfmlm.report import list_keys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

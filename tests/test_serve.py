@@ -164,6 +164,16 @@ def test_single_inputs_and_outputs_have_no_names(echo: Server) -> None:
     assert echo.ask(":predict", {"signature_name": "scalar", "inputs": 3}) == (200, {"outputs": 1.5})
 
 
+def test_a_signature_without_inputs(echo: Server) -> None:
+    for form in ({"inputs": {}}, {"instances": [{}]}):
+        status, answer = echo.ask(":predict", {"signature_name": "constant"} | form)
+        assert (status, list(answer.values())) == (200, [[1.0, 1.0]])
+    with echo.connect() as (prediction, _):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "echo", "constant"
+        assert list(prediction.Predict(request, timeout=60).outputs["factor"].float_val) == [1.0, 1.0]
+
+
 def test_strings_bytes_and_big_numbers(echo: Server) -> None:
     texts = ["", "naïve 𝄞", {"b64": base64.b64encode(b"\xff\x00").decode()}]
     status, answer = echo.ask(":predict", {"signature_name": "echo", "inputs": texts})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, TINY_CONFIGS
 from tests.tiny_run import cut_after
 from tfmlm.cli import main
 from tfmlm.config import Config, DataConfig, MaskingConfig, ModelConfig, TokenizerConfig, TrainConfig
@@ -311,6 +311,33 @@ def test_a_bad_row_of_a_stream_is_skipped_and_counted(bad_in_the_middle: Config,
     read_all(data)
     (row,) = data.bad_rows.values()
     assert (row.file, row.row, row.num_rows) == (str(tmp_path / "bad.txt"), 3, 1)
+
+
+def test_a_bad_row_of_held_out_texts_is_counted_too(bad_in_the_middle: Config, tmp_path: Path) -> None:
+    files = bad_in_the_middle.data
+    data = prepare_data(
+        change(
+            bad_in_the_middle,
+            on_bad_rows="skip",
+            train_files=files.validation_files,
+            validation_files=files.train_files,
+        )
+    )
+    read(data.train.read_in_order())
+    assert not data.bad_rows
+    read(data.validation.read_in_order())
+    (row,) = data.bad_rows.values()
+    assert (row.file, row.row, row.num_rows) == (str(tmp_path / "bad.txt"), 3, 1)
+
+
+def test_a_bad_row_that_is_met_while_tokens_are_counted_is_named(
+    bad_in_the_middle: Config, tmp_path: Path
+) -> None:
+    tokenizer = TokenizerConfig(name_or_path=bad_in_the_middle.model.name_or_path)
+    new = ModelConfig(config={"model_type": "bert"} | TINY_CONFIGS["bert"])
+    with pytest.raises(UserError, match="text file cannot be read") as refusal:
+        set_up(Config(**vars(bad_in_the_middle) | {"tokenizer": tokenizer, "model": new}))
+    assert f"{tmp_path / 'bad.txt'}, row 3: not UTF-8 at character 5" in str(refusal.value)
 
 
 # === Whole runs ===

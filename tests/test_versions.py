@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from tests.faults import NoteFault
 from tests.serving import Server, run_server, write_echo_export
 from tfmlm.errors import UserError
 from tfmlm.serving.serve_options import ServeOptions
@@ -64,8 +65,9 @@ def states(server: Server) -> dict[str, str]:
     return {item["version"]: item["state"] for item in answer["model_version_status"]}
 
 
+@pytest.mark.fault
 def test_a_process_picks_up_refuses_and_unloads_while_it_answers(
-    folder: Path, versions_to_copy: Path
+    folder: Path, versions_to_copy: Path, note_fault: NoteFault
 ) -> None:
     with run_server(folder, "--keep-versions", "1", "--label", "first=1") as server:
         wrong: list[object] = []
@@ -102,8 +104,12 @@ def test_a_process_picks_up_refuses_and_unloads_while_it_answers(
         is_done.set()
         asking.join()
         assert wrong == []
-        assert server.log.read_text(encoding="utf-8").count("version 3 refused: ") == 1
+        (line,) = [
+            line for line in server.log.read_text(encoding="utf-8").splitlines() if "refused: " in line
+        ]
+        assert "version 3 refused: " in line
         assert server.stop() == 0
+    note_fault("the preview server is given a broken version", None, line)
 
 
 def test_a_version_in_use_is_unloaded_after_its_request(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import shtab
 
-from tfmlm.report import list_keys
+from tfmlm.config_keys import list_keys
 
 _NO_SPACE = """
 # A key wants its value right behind it.

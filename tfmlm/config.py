@@ -223,6 +223,8 @@ class ExportConfig:
         max_masks: masks of a text that are answered, the first ones.
         long_texts: what becomes of a text that is longer than the model takes: `cut` it so that its masks
             stay, or `refuse` it.
+        group_by_length: compute the texts of a batch that are of like length together, without padding them
+            to the longest. Faster on a CPU; set it false for a GPU.
     """
 
     enabled: bool = True
@@ -232,6 +234,7 @@ class ExportConfig:
     top_k: int = 5
     max_masks: int = 16
     long_texts: str = "cut"
+    group_by_length: bool = True
 
 
 @dataclass(frozen=True)

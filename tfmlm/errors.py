@@ -1,5 +1,10 @@
 """The exceptions that end a command with a single line instead of a traceback."""
 
+from __future__ import annotations
+
+import os
+import re
+
 
 class UserError(Exception):
     """Something the user gave is wrong. The message says what was received and what to do."""
@@ -17,10 +22,19 @@ _LONGEST_LINE = 400
 """Characters; transformers lists all its model types in one line."""
 
 
+_OF_THE_GRAPH = re.compile(r"^\{\{function_node .*?\}\} ?| \[Op:\w+\]( name: ?)?$")
+"""Where in a graph TensorFlow found what it says: nothing that a user can do something about."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its kind if it has none; the start of it if it is very long."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = _OF_THE_GRAPH.sub("", (str(error).splitlines() or [type(error).__name__])[0])
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read or written: the system's own words, or the first line of a library's."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
 
 
 def in_one_line(error: Exception) -> str:

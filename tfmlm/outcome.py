@@ -9,6 +9,9 @@ import sys
 import traceback
 
 from tfmlm.errors import PreemptedError, UserError, WorkerLostError, in_one_line
+from tfmlm.full_disk import describe_full_disk
+
+_GOES_ON = "goes on from the last checkpoint"
 
 
 def add_debug(
@@ -29,9 +32,9 @@ def run_command(options: argparse.Namespace) -> int:
     """Runs the parsed command.
 
     Returns:
-        The exit code: what the command gives, 2 if what the user gave is wrong, 70 if tfmlm is wrong, 75 if
-        another worker of the run is gone, 130 if it was interrupted, 141 if nobody reads what it prints, 143
-        if it was told to end.
+        The exit code: what the command gives, 2 if what the user gave is wrong or a disk is full, 70 if tfmlm
+        is wrong, 75 if another worker of the run is gone, 130 if it was interrupted, 141 if nobody reads what
+        it prints, 143 if it was told to end.
     """
     try:
         exit_code: int = options.command(options)
@@ -41,17 +44,29 @@ def run_command(options: argparse.Namespace) -> int:
             traceback.print_exception(error)
         return _end_with_a_line(error)
     except KeyboardInterrupt:
-        print("\ntfmlm: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        more = f"; the same command {_GOES_ON}" if _goes_on(options) else ""
+        print(f"\ntfmlm: interrupted{more}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # What is still in the buffer would fail again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 - all that no one has foreseen
-        traceback.print_exception(error)
+        full = describe_full_disk(
+            error, f"the same command {_GOES_ON}" if _goes_on(options) else "run the same command again"
+        )
+        if full is None or options.debug:
+            traceback.print_exception(error)
+        if full is not None:
+            return _end_with_a_line(UserError(full))
         print("tfmlm: this is a bug in tfmlm; please report it with the lines above", file=sys.stderr)
         return os.EX_SOFTWARE
     return exit_code
+
+
+def _goes_on(options: argparse.Namespace) -> bool:
+    """Whether the command takes up what it has begun; only that of training does."""
+    return getattr(options, "goes_on", False)
 
 
 def _end_with_a_line(error: Exception) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tfmlm.candidate import Candidate
-from tfmlm.config import Config
+from tfmlm.config_keys import list_keys
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
@@ -72,23 +70,6 @@ def describe_keys() -> str:
         f"{name}.{key} = {default!r}\n{textwrap.indent(textwrap.fill(meaning, 88), '    ')}"
         for name, key, default, meaning in list_keys()
     )
-
-
-def list_keys() -> Iterator[tuple[str, str, object, str]]:
-    """Section, key, default and meaning of every setting, read off the docstrings of the dataclasses."""
-    defaults = asdict(Config())
-    for section in fields(Config):
-        meanings = _read_attributes(section.default_factory.__doc__ or "")
-        for key, default in defaults[section.name].items():
-            yield section.name, key, default, meanings[key]
-
-
-def _read_attributes(docstring: str) -> Mapping[str, str]:
-    """The entries of a Google-style `Attributes:` section."""
-    entries = re.findall(
-        r"^ {8}(\w+): ((?:.*\n)(?: {12}.*\n)*)", docstring.partition("Attributes:")[2] + "\n", re.M
-    )
-    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def describe_server(running: Running) -> str:

@@ -21,6 +21,7 @@ from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.run_folder import Result, RunFolder, load_trained, open_run_folder
+from tfmlm.run_lock import holding_run_folder
 from tfmlm.samples import fill_samples, filling_first, read_first_samples
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
@@ -58,11 +59,12 @@ def run(config: Config) -> FinishedRun | None:
     if not read_cluster().is_chief:
         _train_beside_chief(config)
         return None
-    pull_run(config)
-    folder = open_run_folder(config)
-    result = folder.read_result() or _train_and_push(config, folder)
-    unpushed = _push(config, folder)
-    return FinishedRun(result, result.samples_after or fill_samples(config, folder), unpushed)
+    with holding_run_folder(config.run_dir):
+        pull_run(config)
+        folder = open_run_folder(config)
+        result = folder.read_result() or _train_and_push(config, folder)
+        unpushed = _push(config, folder)
+        return FinishedRun(result, result.samples_after or fill_samples(config, folder), unpushed)
 
 
 def _train_beside_chief(config: Config) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tfmlm.candidate import Samples
 from tfmlm.config import Config
 from tfmlm.config_loading import differing_keys, dump_config, load_config
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, reason_of
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
@@ -161,10 +162,13 @@ def open_run_folder(config: Config) -> RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_atomically(folder.config_file, dump_config(config))
     except OSError as error:
-        raise UserError(
-            f"run folder {str(folder.path)!r} cannot be written: {error.strerror}; set run.output_dir"
-        ) from error
+        raise explain_unwritable(folder.path, error) from error
     return folder
+
+
+def explain_unwritable(path: Path, error: OSError) -> UserError:
+    """What to say of a run folder that the system does not let us write."""
+    return UserError(f"run folder {str(path)!r} cannot be written: {reason_of(error)}; set run.output_dir")
 
 
 def _check_same_run(folder: RunFolder, config: Config) -> None:
@@ -197,7 +201,12 @@ def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name and renames it."""
+    """Writes a text file under a temporary name and renames it; nothing stays of one that failed."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise

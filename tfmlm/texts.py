@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_texts(arguments: Sequence[str], input_file: Path | None) -> Iterator[Gi
     if not arguments:
         raise UserError("there are no texts; give some, - for the standard input, or --input FILE")
     if "-" not in arguments:
-        return (GivenText(text, "") for text in arguments)
+        return (check_unicode(GivenText(text, "")) for text in arguments)
     if len(arguments) > 1:
         raise UserError("texts and - for the standard input are both given; give one of them")
     return read_stdin()
@@ -105,7 +106,24 @@ def _take_field(row: GivenText) -> GivenText:
     text = fields.get("text") if isinstance(fields, dict) else None
     if not isinstance(text, str):
         raise UserError(f"{row.place} has no field `text` with a string; write one")
-    return GivenText(text, row.place)
+    return check_unicode(GivenText(text, row.place))
+
+
+def check_unicode(text: GivenText) -> GivenText:
+    """Refuses a text with a lone surrogate: no tokenizer takes it, and no file can hold it.
+
+    JSON can write half of a pair; in an argument it stands for a byte that is not UTF-8.
+
+    Raises:
+        UserError: it has one.
+    """
+    try:
+        text.text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{text.name} is not Unicode: character {error.start + 1} is a lone surrogate; convert or mend it"
+        ) from None
+    return text
 
 
 def check_length(text: GivenText, num_tokens: int, max_length: int) -> None:
@@ -152,5 +170,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     except OSError as error:
         raise UserError(f"--output {str(path)!r} cannot be written: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        # Where a folder on the way is a file, there is nothing to remove either.
+        with suppress(OSError):
+            unfinished.unlink()
     return num_lines

@@ -13,7 +13,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     train = commands.add_parser("train", help="train, evaluate and export as a configuration says")
     train.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
     add_overrides(train)
-    train.set_defaults(command=_train)
+    train.set_defaults(command=_train, goes_on=True)
 
 
 def add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

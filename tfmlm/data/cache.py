@@ -1,11 +1,27 @@
-"""Files that are made once and found again by a fingerprint of everything that went into them."""
+"""Folders that are made once and found again by a fingerprint of everything that went into them."""
 
 from __future__ import annotations
 
+import errno
+import json
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import xxhash
+
+from tfmlm.errors import UserError, reason_of
+
+_LOGGER = logging.getLogger(__name__)
+
+_SUMS_NAME = ".sums.json"
+"""Hashes of the files of a cached folder, by name; written last."""
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_READ_BYTES = 2**22
 
 
 def cache_dir() -> Path:
@@ -15,23 +31,78 @@ def cache_dir() -> Path:
 
 
 def make_once(name: str, write: Callable[[Path], object]) -> Path:
-    """Returns the cached file `name`, written first if it is not there.
+    """Returns the cached folder `name`, written first if it is not there or damaged.
+
+    Finding it reads it whole, about a second a gigabyte: blocks that a disk has altered would be trained on.
 
     Args:
-        name: file name, which must hold the fingerprint of its contents' origin.
-        write: writes the file at the path that it is given. The file gets its name only when it is whole, so
-            an interrupted run, or two at once, leave no broken cache.
+        name: of the folder, which must hold the fingerprint of its contents' origin.
+        write: makes the folder at the path that it is given. It gets its name only when it is whole, so an
+            interrupted run, or two at once, leave no broken cache.
+
+    Raises:
+        UserError: the cache cannot be written.
     """
-    path = cache_dir() / name
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        unfinished = Path(folder, name)
+    folder = cache_dir() / name
+    if folder.exists():
+        damaged = _find_damaged(folder)
+        if damaged is None:
+            return folder
+        _LOGGER.warning("cached file %s is damaged, and is made again", damaged)
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _write_whole(folder, write)
+    except OSError as error:
+        # An error of what `write` reads is not the cache's.
+        if error.errno not in _OF_THE_DISK and not _names_a_file_in(folder.parent, error):
+            raise
+        raise UserError(
+            f"cache {str(folder.parent)!r} cannot be written: {reason_of(error)}; make room, or set "
+            "TFMLM_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _write_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        unfinished = Path(scratch, folder.name)
         write(unfinished)
+        (unfinished / _SUMS_NAME).write_text(json.dumps(_hash_files(unfinished)), encoding="utf-8")
         try:
-            unfinished.replace(path)
+            unfinished.replace(folder)
         except OSError:  # a folder does not replace the one that another process has finished meanwhile
-            if not path.is_dir():
+            if not folder.is_dir():
                 raise
-    return path
+
+
+def _find_damaged(folder: Path) -> Path | None:
+    """The first file that is not as it was written."""
+    sums_file = folder / _SUMS_NAME
+    try:
+        expected = json.loads(sums_file.read_text(encoding="utf-8"))
+        found = _hash_files(folder)
+    except (OSError, ValueError):
+        return sums_file
+    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    return folder / differing[0] if differing else None
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _SUMS_NAME]
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _names_a_file_in(folder: Path, error: OSError) -> bool:
+    return isinstance(error.filename, str | os.PathLike) and folder in (
+        Path(error.filename),
+        *Path(error.filename).parents,
+    )

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.errors import UserError
+
 Columns = dict[str, NDArray[Any]]
 """Blocks by column, see `pack_texts`."""
 
@@ -49,11 +51,9 @@ class StreamTokenizer:
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        added = self._backend.encode("a").special_tokens_mask
         # The fast way to encode leaves out the words' numbers.
         self._encode = self._backend.encode_batch if with_words else self._backend.encode_batch_fast
-        self._num_leading = added.index(0)
-        self._num_trailing = added[::-1].index(0)
+        self._num_leading, self._num_trailing = _count_added(self._backend)
 
     def __call__(self, texts: list[str]) -> TokenStream:
         """Tokenizes `texts` in order."""
@@ -73,6 +73,21 @@ class StreamTokenizer:
         if not self._with_words:
             return TokenStream(token_ids, is_special)
         return TokenStream(token_ids, is_special, _find_word_starts(encodings, lengths))
+
+
+def _count_added(backend: Tokenizer) -> tuple[int, int]:
+    """How many special tokens the tokenizer adds before and after a text.
+
+    Any text with a token tells; a small vocabulary may have no letter `a`, so its own words come after it.
+
+    Raises:
+        UserError: no text makes a token.
+    """
+    for text in chain("a", backend.get_vocab()):
+        added = backend.encode(text).special_tokens_mask
+        if 0 in added:
+            return added.index(0), added[::-1].index(0)
+    raise UserError(NO_TOKENS)
 
 
 def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:

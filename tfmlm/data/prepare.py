@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from tfmlm.data.splitting import Texts, load_texts
 from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
-from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError
 from tfmlm.locations import resolve_name_or_path
 
@@ -112,7 +113,7 @@ def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast
     fingerprint = _fingerprint(texts, str(config.tokenizer))
     folder = make_once(
         f"tokenizer-{fingerprint}",
-        lambda unfinished: train_tokenizer(texts, config.tokenizer).save_pretrained(unfinished),
+        lambda unfinished: save_tokenizer_folder(train_tokenizer(texts, config.tokenizer), unfinished),
     )
     return load_tokenizer(folder)
 
@@ -160,7 +161,8 @@ def _stream(config: Config, texts: Texts, tokenizer: PreTrainedTokenizerFast) ->
         tokenizer=tokenizer,
         train=StreamedBlocks(texts.train, tokenizer, block_format),
         validation=StreamedBlocks(validation, tokenizer, block_format),
-        bad_rows=texts.train.bad_rows,
+        # A view of both, because rows are read, and found to be bad, as long as the run lasts.
+        bad_rows=ChainMap(texts.train.bad_rows, texts.validation.bad_rows),
     )
 
 

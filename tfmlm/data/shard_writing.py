@@ -32,7 +32,7 @@ from tfmlm.data.shards import (
     write_shard,
 )
 from tfmlm.data.splitting import Texts, TextSplit, load_texts
-from tfmlm.errors import UserError, first_line
+from tfmlm.errors import UserError, reason_of
 
 _OWN_FILE = r"((train|validation)-\d{5,}\.tfrecord|manifest\.json)"
 _OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}")
@@ -112,7 +112,7 @@ def prepare_shards(
         save_tokenizer(tokenizer, folder)
         write(job)
     except (tf.errors.OpError, OSError) as error:
-        raise UserError(f"{folder!r} cannot be written: {first_line(error)}") from error
+        raise UserError(f"{folder!r} cannot be written: {reason_of(error)}") from error
     return read_manifest(folder)
 
 

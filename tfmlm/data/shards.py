@@ -13,6 +13,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from tfmlm.config import FILE_SOURCES
 from tfmlm.data.packing import Columns
 from tfmlm.data.rows import BadRow
-from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError, first_line
 
 MANIFEST_NAME = "manifest.json"
@@ -84,18 +85,28 @@ class Manifest:
 
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
-    path = posixpath.join(folder, name)
-    unfinished = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
     num_blocks = num_tokens = 0
-    with tf.io.TFRecordWriter(unfinished) as writer:
-        for columns in blocks:
-            num_blocks += len(columns["example_id"])
-            num_tokens += int(columns["num_tokens"].sum())
-            for record in _serialize(columns):
-                writer.write(record)
-    shard = Shard(name, num_blocks, num_tokens, tf.io.gfile.stat(unfinished).length, hash_file(unfinished))
-    tf.io.gfile.rename(unfinished, path, overwrite=True)
-    return shard
+    with _writing(folder, name) as unfinished:
+        with tf.io.TFRecordWriter(unfinished) as writer:
+            for columns in blocks:
+                num_blocks += len(columns["example_id"])
+                num_tokens += int(columns["num_tokens"].sum())
+                for record in _serialize(columns):
+                    writer.write(record)
+        return Shard(name, num_blocks, num_tokens, tf.io.gfile.stat(unfinished).length, hash_file(unfinished))
+
+
+@contextmanager
+def _writing(folder: str, name: str) -> Iterator[str]:
+    """A temporary name for a file, local or remote, that gets its own when the block ends well."""
+    unfinished = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
+    try:
+        yield unfinished
+        tf.io.gfile.rename(unfinished, posixpath.join(folder, name), overwrite=True)
+    except BaseException:
+        with suppress(tf.errors.OpError):
+            tf.io.gfile.remove(unfinished)
+        raise
 
 
 def _serialize(columns: Columns) -> Iterator[bytes]:
@@ -116,10 +127,8 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
         {"format": _FORMAT} | asdict(manifest) | {"bad_rows": [row._asdict() for row in manifest.bad_rows]},
         indent=1,
     )
-    unfinished = posixpath.join(folder, f".{MANIFEST_NAME}.{uuid.uuid4().hex}")
-    with tf.io.gfile.GFile(unfinished, "w") as file:
+    with _writing(folder, MANIFEST_NAME) as unfinished, tf.io.gfile.GFile(unfinished, "w") as file:
         file.write(text + "\n")
-    tf.io.gfile.rename(unfinished, posixpath.join(folder, MANIFEST_NAME), overwrite=True)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
@@ -127,7 +136,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
     target = posixpath.join(folder, _TOKENIZER_NAME)
     tf.io.gfile.makedirs(target)
     with tempfile.TemporaryDirectory() as local:
-        tokenizer.save_pretrained(local)
+        save_tokenizer_folder(tokenizer, Path(local))
         for path in sorted(Path(local).iterdir()):
             tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -43,3 +45,20 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
                 "use the tokenizer of a masked language model or train one (tokenizer.train_vocab_size)"
             )
     return tokenizer
+
+
+def save_tokenizer_folder(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes a tokenizer that `load_tokenizer` loads.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # the tokenizers library raises a bare one, with the number in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error

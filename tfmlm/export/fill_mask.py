@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
-from tfmlm.training.heads import compute_logits_at
+from tfmlm.export.length_groups import compute_by_length
+from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, hidden_width
 
 
 class FillMask(tf.Module):
@@ -22,12 +25,20 @@ class FillMask(tf.Module):
         tokenizer: its tokenizer, whose `model_max_length` is the model's.
         top_k: candidates for each mask, at most the words of the tokenizer.
         max_masks: masks of a text that are answered.
+        group_by_length: whether texts of like length are computed together. A model whose head is not known
+            computes whole batches, for its outputs may depend on the padding.
     """
 
     def __init__(
-        self, model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast, top_k: int, max_masks: int
+        self,
+        model: TFPreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        top_k: int,
+        max_masks: int,
+        group_by_length: bool,
     ) -> None:
         super().__init__()
+        self._group_by_length = group_by_length and model.config.model_type in ARCHITECTURES
         self.model = model
         self.max_length = int(tokenizer.model_max_length)
         self.max_masks = max_masks
@@ -56,8 +67,8 @@ class FillMask(tf.Module):
         # Logits for the masks that there are, not for the most that a text has times all texts.
         places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
         rows, columns = places[:, 0], places[:, 1]
-        num_texts, length = tf.unstack(tf.shape(input_ids))
-        logits = compute_logits_at(self.model, input_ids, attention_mask, rows * length + columns)
+        num_texts = tf.shape(input_ids)[0]
+        logits = apply_head(self.model, self._compute_hidden(input_ids, attention_mask, places))
         scores, token_ids = tf.math.top_k(tf.nn.softmax(tf.cast(logits, tf.float32)), self.top_k)
 
         slots = tf.stack([rows, tf.gather_nd(rank, places)], axis=1)
@@ -75,6 +86,16 @@ class FillMask(tf.Module):
             "scores": spread(scores, 0.0),
             "positions": spread(columns, -1),
         }
+
+    def _compute_hidden(
+        self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
+    ) -> tf.Tensor:
+        """What the head is applied to, float32 [P, D], at the rows and columns `places`."""
+        compute = partial(compute_hidden_at, self.model)
+        if self._group_by_length:
+            return compute_by_length(compute, input_ids, attention_mask, places, hidden_width(self.model))
+        indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
+        return compute(input_ids, attention_mask, indices)
 
     def compute_logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """`logits` float32 [N, L, V] at every position, for those who need them all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, to
         top_k: candidates for each mask.
     """
     # No limit on masks: nothing waits behind this text.
-    module = FillMask(model, tokenizer, top_k, max_masks=int(tokenizer.model_max_length))
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    module = FillMask(model, tokenizer, top_k, int(tokenizer.model_max_length), group_by_length=not has_gpu)
     compute = tf.function(module.fill, reduce_retracing=True)
 
     def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:
@@ -148,13 +150,9 @@ def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, to
 
 
 def _load_export(folder: Path, top_k: int) -> Predictor:
-    try:
-        loaded = tf.saved_model.load(str(folder))
-        exported_top_k = loaded.signatures["ids"].structured_outputs["scores"].shape[-1]
-    except (OSError, ValueError, AttributeError, LookupError, tf.errors.OpError) as error:
-        raise UserError(
-            f"{str(folder)!r} is no export of tfmlm, or damaged: {first_line(error)}; export again"
-        ) from error
+    with _explained_damage(folder):
+        ids = tf.saved_model.load(str(folder)).signatures["ids"]
+        exported_top_k = ids.structured_outputs["scores"].shape[-1]
     if top_k > exported_top_k:
         raise UserError(
             f"{str(folder)!r} was exported with {exported_top_k} candidates a mask, fewer than {top_k}; "
@@ -162,15 +160,23 @@ def _load_export(folder: Path, top_k: int) -> Predictor:
         )
 
     def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:
-        outputs = loaded.signatures["ids"](
-            input_ids=tf.constant(input_ids), attention_mask=tf.constant(attention_mask)
-        )
+        outputs = ids(input_ids=tf.constant(input_ids), attention_mask=tf.constant(attention_mask))
         return {
             name: value.numpy() if name == "positions" else value.numpy()[:, :, :top_k]
             for name, value in outputs.items()
         }
 
     return Predictor(fill, load_tokenizer(folder / TOKENIZER_DIR))
+
+
+@contextmanager
+def _explained_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, AttributeError, LookupError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{str(folder)!r} is no export of tfmlm, or damaged: {first_line(error)}; export again"
+        ) from error
 
 
 def load_target_predictor(path: str, words: Sequence[str], top_k: int | None) -> tuple[Predictor, Targets]:
@@ -191,7 +197,9 @@ def load_target_predictor(path: str, words: Sequence[str], top_k: int | None) ->
     if export:
         tokenizer = load_tokenizer(export / TOKENIZER_DIR)
         targets = find_targets(words, tokenizer)
-        score = score_by_export(tf.saved_model.load(str(export)).signatures["logits"], targets)
+        with _explained_damage(export):
+            logits = tf.saved_model.load(str(export)).signatures["logits"]
+        score = score_by_export(logits, targets)
     else:
         model, tokenizer = load_run_or_model(path)
         targets = find_targets(words, tokenizer)

@@ -13,7 +13,8 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import ExportConfig
-from tfmlm.errors import UserError
+from tfmlm.data.tokenizers import save_tokenizer_folder
+from tfmlm.errors import UserError, reason_of
 from tfmlm.export.batching_parameters import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.parity import find_mismatch
@@ -70,7 +71,7 @@ def export_saved_model(
             cannot be written.
     """
     model, tokenizer = load_model_folder(model_dir)
-    fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks)
+    fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)
     text_input, notes = _make_text_input(tokenizer, config, corpus)
     signatures = Signatures(fill_mask, text_input)
     root = Path(config.dir, name)
@@ -80,7 +81,7 @@ def export_saved_model(
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
-        tokenizer.save_pretrained(unfinished / TOKENIZER_DIR)
+        save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
         _write_description(unfinished / DESCRIPTION_NAME, fill_mask, tokenizer, text_input is not None)
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
@@ -88,8 +89,9 @@ def export_saved_model(
         unfinished.rename(version)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        reason = str(error).splitlines()[0]
-        raise UserError(f"export to {str(root)!r} failed: {reason}; set export.dir") from error
+        raise UserError(
+            f"export to {str(root)!r} failed: {reason_of(error)}; make room, or set export.dir"
+        ) from error
     return Export(version, notes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
 from tfmlm.export.loading import find_export, load_run_or_model
+from tfmlm.perplexity import to_perplexity
 from tfmlm.texts import GivenText, check_length, take_batches
 from tfmlm.training.heads import compute_logits_at
 
@@ -92,7 +92,7 @@ class Scorer:
             np.add.at(totals, numbers, self._score_copies(batch, rows))
             np.add.at(counts, numbers, 1)
         for text, total, count in zip(texts, totals.tolist(), counts.tolist(), strict=True):
-            perplexity = math.exp(-total / count) if count else None
+            perplexity = to_perplexity(-total / count) if count else None
             yield TextScore(text=text.text, score=total, tokens=count, perplexity=perplexity)
 
     def _score_copies(self, places: list[tuple[int, int]], rows: list[list[int]]) -> NDArray[np.float32]:

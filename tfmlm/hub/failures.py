@@ -34,6 +34,9 @@ _ADVICE = {
     404: "check hub.repo_id and hub.revision",
     429: "the Hub wants fewer requests",
 }
+_LONGEST_WISH = 21_600.0
+"""Seconds: six hours, as newer urllib3 has it. No clock can wait for everything that a header may ask."""
+
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _SIGNED_PART = re.compile(r"\?\S*")
 """Addresses of LFS objects are signed: who has the query may write the object."""
@@ -45,7 +48,7 @@ class Failure(NamedTuple):
     Attributes:
         reason: one line, without a token.
         is_passing: whether it is worth trying again.
-        asked_seconds: how long the Hub asks to wait (`Retry-After`); 0 if it does not.
+        asked_seconds: how long the Hub asks to wait (`Retry-After`), six hours at most; 0 if it does not.
     """
 
     reason: str
@@ -99,6 +102,7 @@ def _find_response(causes: list[Exception]) -> requests.Response | None:
 
 def _read_retry_after(response: requests.Response) -> float:
     try:
-        return Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
-    except InvalidHeader:
+        asked = Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
+    except (InvalidHeader, ValueError, OverflowError):  # the last two are of dates and of endless numbers
         return 0
+    return float(min(asked, _LONGEST_WISH))

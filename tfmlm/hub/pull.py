@@ -87,6 +87,8 @@ def _check_same_run(copy: RunFolder, config: Config) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
+    """Puts the branch's part in the place of an own one; what the branch lacks must not stay either."""
     if target.is_dir():
         shutil.rmtree(target)
-    source.replace(target)
+    if source.exists():
+        source.replace(target)

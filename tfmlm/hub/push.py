@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.upload import PushError, Upload, upload_patiently
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, write_atomically
+from tfmlm.signals import handling_signals
 
 WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 """Of a model that was larger, shards would stay behind and be loaded instead."""
@@ -64,17 +63,9 @@ def push_run(folder: RunFolder, hub: HubConfig) -> None:
     write_atomically(folder.push_file, destination)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> AbstractContextManager[None]:
     """Lets SIGTERM do what Ctrl-C does, so that a push that is ended can say what is not done."""
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be taken
-        yield
-        return
-    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old_handler)
+    return handling_signals(signal.default_int_handler, signal.SIGTERM)
 
 
 def _command_for(folder: RunFolder, hub: HubConfig) -> str:

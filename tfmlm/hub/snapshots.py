@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from safetensors import SafetensorError
 
 from tfmlm.config import Config
 from tfmlm.config_loading import dump_config
@@ -20,7 +19,8 @@ from tfmlm.hub.background import BackgroundPusher
 from tfmlm.hub.push import WEIGHT_FILES, interruptible
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
-from tfmlm.training.choosing import make_schedule
+from tfmlm.training.checkpoint_names import list_checkpoints
+from tfmlm.training.choosing import make_due_check
 from tfmlm.training.fit import MakeCallbacks, make_no_callbacks
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import RunLog
@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 _GRACE_SECONDS = 20.0
 """A machine that is taken back leaves about 30 seconds; the last checkpoint may get through."""
 
-_WRITE_ERRORS = (OSError, SafetensorError, tf.errors.OpError)
+_WRITE_ERRORS = (OSError, UserError, tf.errors.OpError)
 
 
 @contextmanager
@@ -76,6 +76,7 @@ class Snapshots:
         self._config = config
         self._folder = folder
         self._pusher = pusher
+        self._offered = ""
 
     def offer_model(self, setup: Setup, step: int) -> None:
         """Writes the model of this step; the training waits for the disk, and not for the Hub."""
@@ -85,14 +86,16 @@ class Snapshots:
             texts = {RUN_CONFIG_NAME: dump_config(self._config)}
             save_model_folder(setup.model.model, setup.data.tokenizer, path, texts)
         except _WRITE_ERRORS as error:
-            _LOGGER.warning("step %d is not pushed: it cannot be written: %s", step, first_line(error))
+            # Not the advice of a run that ends: this one goes on, and pushes again later.
+            reason = first_line(error.__cause__ or error)
+            _LOGGER.warning("step %d is not pushed: it cannot be written: %s", step, reason)
         else:
             self._pusher.offer(Upload(f"step {step}", path, self._config.hub.revision, WEIGHT_FILES))
 
     def offer_checkpoint(self) -> None:
         """Links the newest checkpoint, and the best weights, the configuration and the log beside it."""
-        steps, best = (sorted(self._folder.checkpoints_dir.glob(f"{kind}-*")) for kind in ("step", "best"))
-        if not self._config.hub.checkpoints or not steps:
+        steps, best = (list_checkpoints(self._folder.checkpoints_dir, kind) for kind in ("step", "best"))
+        if not self._config.hub.checkpoints or not steps or steps[-1].name == self._offered:
             return
         newest = steps[-1].name
         path = self._folder.snapshots_dir / f"checkpoint-{newest}"
@@ -104,8 +107,10 @@ class Snapshots:
             for source in files:
                 _take_over(source, path / source.relative_to(self._folder.path))
         except OSError as error:
-            _LOGGER.warning("checkpoint %s is not pushed: %s", newest, first_line(error))
+            shutil.rmtree(path, ignore_errors=True)
+            _LOGGER.warning("checkpoint %s is not pushed: %s", newest, _describe(error))
         else:
+            self._offered = newest
             name = f"checkpoint {newest}"
             self._pusher.offer(Upload(name, path, self._config.hub.checkpoints, ("checkpoints/*",)))
 
@@ -120,8 +125,10 @@ class PushSnapshots(tf.keras.callbacks.Callback):
         self._log = log
         self._last_step = log.step
         num_blocks, hub = setup.data.train.num_blocks, config.hub
-        self._is_model_due = make_schedule(hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step)
-        self._is_checkpoint_due = make_schedule(config.train.checkpoint_every_steps, False, None, 1)
+        self._is_model_due = make_due_check(
+            hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step
+        )
+        self._is_checkpoint_due = make_due_check(config.train.checkpoint_every_steps, False, None, 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Comes after the callback that saves checkpoints."""
@@ -140,6 +147,13 @@ def _take_over(source: Path, target: Path) -> None:
         shutil.copytree(source, target, copy_function=_link)
     else:
         shutil.copyfile(source, target)
+
+
+def _describe(error: OSError) -> str:
+    """One line; `copytree` goes on after an error and raises the list of all of them."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return first_line(error)
 
 
 def _link(source: str, target: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from tfmlm.candidate import Samples
+from tfmlm.config_keys import list_keys
 from tfmlm.errors import UserError
-from tfmlm.report import list_keys
+from tfmlm.perplexity import to_perplexity
 from tfmlm.run_folder import Result, RunFolder
 
 
@@ -123,7 +123,7 @@ def _count_tokens_per_step(rows: list[dict[str, str]]) -> float:
 
 def _make_point(row: dict[str, str], loss: str, tokens_per_step: float) -> Point:
     # A loss of 100 nats is off any chart, and exp of a larger one overflows in the drawing.
-    perplexity = math.exp(min(float(loss), 100.0))
+    perplexity = to_perplexity(min(float(loss), 100.0))
     return Point(int(row["step"]) * tokens_per_step, float(row["seconds"]), perplexity)
 
 

@@ -85,7 +85,7 @@ class FillMaskClient:
         Raises:
             UserError: a text is not Unicode, or the server cannot be reached in time or refuses.
         """
-        _check_texts(texts)
+        check_texts(texts)
         deadline = time.monotonic() + self._options.timeout_seconds
         filled = []
         for batch in self._cut(texts):
@@ -143,7 +143,12 @@ def _make_transport(address: Address, options: ClientOptions) -> Transport:
     return GrpcTransport(address, options, token)
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuses what is no list of texts.
+
+    Raises:
+        UserError: it is a string, or holds one that no message can carry.
+    """
     if isinstance(texts, str):
         raise UserError("the texts are a single string; give a list of strings")
     for text in texts:

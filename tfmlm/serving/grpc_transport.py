@@ -37,7 +37,7 @@ class GrpcTransport:
         self._metadata = [("authorization", f"Bearer {token}")] if token else []
         settings = [
             ("grpc.service_config", _make_service_config(options)),
-            ("grpc.initial_reconnect_backoff_ms", int(options.backoff_seconds * 1000)),
+            ("grpc.initial_reconnect_backoff_ms", int(_bound(options.backoff_seconds) * 1000)),
             ("grpc.max_receive_message_length", -1),
             ("grpc.enable_http_proxy", 0),  # REST uses none either
         ]
@@ -98,14 +98,23 @@ class GrpcTransport:
         return failures.refused(self._address, code.name, details, advice, self._token)
 
 
+def _bound(seconds: float) -> float:
+    """What gRPC takes.
+
+    It counts whole milliseconds, and 2**31 of them are too many. It refuses none; and of one, which its
+    chance makes none at times, some calls never come back.
+    """
+    return min(max(seconds, 0.01), 1e6)
+
+
 def _make_service_config(options: ClientOptions) -> str:
     """Retries as gRPC does them (gRFC A6): `Predict` changes nothing, so it may be sent again."""
     method: dict[str, Any] = {"name": [{"service": _SERVICE}]}
     if options.max_attempts > 1:
         method["retryPolicy"] = {
             "maxAttempts": options.max_attempts,
-            "initialBackoff": f"{options.backoff_seconds:.3f}s",
-            "maxBackoff": f"{options.max_backoff_seconds:.3f}s",
+            "initialBackoff": f"{_bound(options.backoff_seconds):.3f}s",
+            "maxBackoff": f"{_bound(options.max_backoff_seconds):.3f}s",
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }

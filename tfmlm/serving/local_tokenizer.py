@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tfmlm.errors import UserError
 from tfmlm.serving.answers import Answer, make_candidates
-from tfmlm.serving.client import FilledText, FillMaskClient
+from tfmlm.serving.client import FilledText, FillMaskClient, check_texts
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[s
     """`FillMaskClient.fill` by token ids; `sequence` is the one that `tfmlm predict` gives.
 
     Raises:
-        UserError: a text is too long, or the server cannot be reached in time or refuses.
+        UserError: a text is not Unicode or too long, or the server cannot be reached in time or refuses.
     """
+    check_texts(texts)
     rows = tokenizer.encode(texts)
 
     def describe(text: str, ids: list[int], answer: Answer) -> FilledText:

@@ -21,11 +21,14 @@ from tfmlm.serving.grpc_service import add_services, make_grpc_server
 from tfmlm.serving.rest import make_app
 from tfmlm.serving.serve_options import ServeOptions
 from tfmlm.serving.versions import Versions
+from tfmlm.signals import Notice, noting_signals
 
 logger = logging.getLogger("tfmlm.serving")
 
 _BACKLOG = 1024
 _MAX_CONNECTIONS = 1024
+_LOOK_SECONDS = 0.1
+"""Between two looks at whether the server is told to stop."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,20 @@ def serve(folder: Path, options: ServeOptions, on_ready: Callable[[Running], Non
     Raises:
         UserError: the folder has no version that loads, or a port is taken.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    listener = _listen(options.host, options.port, "--port")
+    with (
+        noting_signals(signal.SIGTERM, signal.SIGINT) as told_to_stop,
+        _listen(options.host, options.port, "--port") as listener,
+    ):
+        return _serve_until(told_to_stop, listener, folder, options, on_ready)
+
+
+def _serve_until(
+    told_to_stop: Notice,
+    listener: socket.socket,
+    folder: Path,
+    options: ServeOptions,
+    on_ready: Callable[[Running], None],
+) -> int:
     grpc_server = make_grpc_server(options)
     grpc_port = _bind_grpc(grpc_server, options)
     versions = Versions(folder, options)
@@ -86,8 +99,8 @@ def serve(folder: Path, options: ServeOptions, on_ready: Callable[[Running], Non
             ipaddress.ip_address(listener.getsockname()[0]).is_loopback,
         )
     )
-    while rest_thread.is_alive() and not stop.wait(0.5):
-        pass
+    while rest_thread.is_alive() and not told_to_stop.has_come:
+        rest_thread.join(_LOOK_SECONDS)
     is_ended = not rest_thread.is_alive()
     versions.stop_taking()
     _finish(rest_server, rest_thread, grpc_server, options.grace_seconds)

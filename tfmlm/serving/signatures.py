@@ -73,7 +73,8 @@ class Signature:
     @property
     def is_batched(self) -> bool:
         """Whether dimension 0 of everything is the batch, so that requests can be run together."""
-        return all(spec.is_batch for spec in (*self.inputs.values(), *self.outputs.values()))
+        specs = (*self.inputs.values(), *self.outputs.values())
+        return bool(self.inputs) and all(spec.is_batch for spec in specs)
 
     def check(self, arrays: Arrays, max_texts: int, max_answer_values: int) -> None:
         """Refuses arrays that the signature does not take.
@@ -108,7 +109,7 @@ class Signature:
     def count_answer_values(self, arrays: Arrays) -> int:
         """Values in the answer at most, where a free dimension is at most as long as a row of the input."""
         num_rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
-        length = max(math.prod(array.shape[1:]) for array in arrays.values())
+        length = max((math.prod(array.shape[1:]) for array in arrays.values()), default=1)
         count = 0
         for spec in self.outputs.values():
             sizes = [length if size is None else size for size in (spec.shape or ())[1:]]

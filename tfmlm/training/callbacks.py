@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from statistics import median
 from typing import Any
 
@@ -12,6 +10,7 @@ import tensorflow as tf
 
 from tfmlm.config import Config
 from tfmlm.errors import PreemptedError, UserError
+from tfmlm.signals import Notice
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.choosing import EvaluateAndChoose
 from tfmlm.training.masked_lm import MaskedLanguageModel
@@ -48,40 +47,35 @@ class StopWhenNotFinite(tf.keras.callbacks.Callback):
 
 
 class SaveCheckpoints(tf.keras.callbacks.Callback):
-    """Saves the training state every so many steps, and when the process is told to end (SIGTERM)."""
+    """Saves the training state every so many steps, and when the process is told to end."""
 
-    def __init__(self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int) -> None:
+    def __init__(
+        self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int, told_to_end: Notice
+    ) -> None:
         super().__init__()
         self._checkpoint = checkpoint
         self._log = log
         self._every_steps = every_steps
+        self._told_to_end = told_to_end
         self._last_step = log.step
-        self._is_told_to_end = False
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Takes the signal; only the main thread of a process may."""
-        self._old_handler: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGTERM, self._note_signal)
-
-    def _note_signal(self, number: int, frame: object) -> None:
-        del number, frame
-        self._is_told_to_end = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves when the step is due."""
         is_due = self._log.step // self._every_steps > self._last_step // self._every_steps
         self._last_step = self._log.step
-        if is_due or self._is_told_to_end:
+        if self._told_to_end.has_come:
+            self._save_and_end()
+        elif is_due:
             self._checkpoint.save(self._log.seconds)
-        if self._is_told_to_end:
-            self.on_train_end()
-            raise PreemptedError(f"told to end at step {self._log.step}, which was saved")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Gives the signal back."""
-        if self._old_handler is not None:
-            signal.signal(signal.SIGTERM, self._old_handler)
+        """Heeds what came after the last step was looked at."""
+        if self._told_to_end.has_come:
+            self._save_and_end()
+
+    def _save_and_end(self) -> None:
+        self._checkpoint.save(self._log.seconds)
+        raise PreemptedError(f"told to end at step {self._log.step}, which was saved")
 
 
 class KeepTimeBudget(tf.keras.callbacks.Callback):
@@ -116,6 +110,7 @@ def make_callbacks(
     checkpoint: TrainingCheckpoint,
     log: RunLog,
     evaluating: EvaluateAndChoose,
+    told_to_end: Notice,
 ) -> list[tf.keras.callbacks.Callback]:
     """The callbacks of a run, in the order in which they act on a step: the log first, checkpoints late."""
     schedule = model.optimizer.learning_rate
@@ -127,5 +122,5 @@ def make_callbacks(
         *callbacks,
         StopWhenNotFinite(checkpoint, log, checked),
         evaluating,
-        SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps),
+        SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps, told_to_end),
     ]

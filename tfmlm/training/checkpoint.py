@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 
-from tfmlm.errors import UserError, first_line
+from tfmlm.errors import UserError, first_line, reason_of
+from tfmlm.training.checkpoint_names import list_checkpoints
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -90,11 +90,22 @@ class TrainingCheckpoint:
         self._write(self._weights, f"{_BEST}-{int(self._model.step.numpy()):08d}")
         self._remove(self._list(_BEST)[:-1])
 
-    def restore_best(self) -> int:
-        """Puts the best weights into the model and returns their step."""
-        path = self._list(_BEST)[-1]
-        self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
-        return int(path.name.split("-")[1])
+    def restore_best(self) -> int | None:
+        """Puts the best weights into the model.
+
+        Returns:
+            Their step; None if they cannot be read, and the model is as it was.
+        """
+        last = self._model.model.get_weights()
+        for path in reversed(self._list(_BEST)):
+            try:
+                self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
+            except _DAMAGES as error:
+                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+            else:
+                return int(path.name.split("-")[1])
+        self._model.model.set_weights(last)  # a damaged one may have been read in part
+        return None
 
     def is_stale(self, patience: int | None) -> bool:
         """Whether so many evaluations in a row have found no lower loss."""
@@ -106,8 +117,7 @@ class TrainingCheckpoint:
         return next(iter(self._list(_NEWEST)[::-1]), None)
 
     def _list(self, kind: str) -> list[Path]:
-        pattern = re.compile(rf"{kind}-\d{{8,}}")
-        return sorted(path for path in self._folder.glob(f"{kind}-*") if pattern.fullmatch(path.name))
+        return list_checkpoints(self._folder, kind)
 
     def _write(self, state: tf.train.Checkpoint, name: str) -> None:
         if not self._is_writer:
@@ -123,7 +133,7 @@ class TrainingCheckpoint:
             shutil.rmtree(unfinished, ignore_errors=True)
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
-                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {first_line(error)}{kept}; "
+                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {reason_of(error)}{kept}; "
                 "make room, and the same command goes on from there"
             ) from error
 

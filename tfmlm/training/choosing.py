@@ -53,7 +53,7 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
         self._log.restart_clock()
 
 
-def make_schedule(
+def make_due_check(
     every_steps: int | None, each_epoch: bool, num_blocks: int | None, blocks_per_step: int
 ) -> Callable[[int, int], bool]:
     """Whether something is due, given the last step that was looked at and the present one.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfmlm.errors import UserError
+from tfmlm.perplexity import to_perplexity
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 
@@ -25,11 +29,37 @@ class Evaluation(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the loss; infinite where that overflows."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        """Exponential of the loss, and finite."""
+        return to_perplexity(self.loss)
 
 
 def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation:
-    """Evaluates a compiled model on the batches of `make_evaluation_batches`."""
-    results = model.evaluate(batches, verbose=0, return_dict=True)
-    return Evaluation(**{name: float(results[name]) for name in Evaluation._fields})
+    """Evaluates a compiled model on the batches of `make_evaluation_batches`.
+
+    Raises:
+        UserError: the loss is not a number, because the model's weights are none or far too large.
+    """
+    with _one_batch_at_once(model):
+        results = model.evaluate(batches, verbose=0, return_dict=True)
+    evaluation = Evaluation(**{name: float(results[name]) for name in Evaluation._fields})
+    if not math.isfinite(evaluation.loss):
+        raise UserError(
+            f"loss on the held-out text is {evaluation.loss}: the weights have diverged; train anew with a "
+            "lower optimizer.learning_rate or more optimizer.warmup_steps"
+        )
+    return evaluation
+
+
+@contextmanager
+def _one_batch_at_once(model: MaskedLanguageModel) -> Iterator[None]:
+    """Several in one execution need to know how many there are, which blocks that are rebatched do not tell.
+
+    `train.steps_per_execution` is compiled into the model, and Keras has no public way to evaluate without.
+    """
+    steps_per_execution = model._steps_per_execution  # noqa: SLF001
+    in_training = int(steps_per_execution.numpy())
+    steps_per_execution.assign(1)
+    try:
+        yield
+    finally:
+        steps_per_execution.assign(in_training)

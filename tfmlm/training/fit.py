@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import closing
 from typing import cast
@@ -12,9 +13,10 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.sharded_blocks import ShardedBlocks
+from tfmlm.signals import noting_signals
 from tfmlm.training.callbacks import make_callbacks
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.choosing import EvaluateAndChoose, make_schedule
+from tfmlm.training.choosing import EvaluateAndChoose, make_due_check
 from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.progress import make_progress
@@ -38,10 +40,14 @@ def fit(
     log: RunLog,
     make_more_callbacks: MakeCallbacks = make_no_callbacks,
 ) -> None:
-    """Trains from the log's step to the last one."""
+    """Trains from the log's step to the last one.
+
+    Raises:
+        PreemptedError: SIGTERM came; the step is saved.
+    """
     evaluating = EvaluateAndChoose(
         lambda: evaluate(setup.model, setup.validation),
-        make_schedule(
+        make_due_check(
             config.train.evaluate_every_steps,
             config.train.evaluate_each_epoch,
             setup.data.train.num_blocks,
@@ -51,9 +57,12 @@ def fit(
         log,
         config.train.early_stopping_patience,
     )
-    callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating)
-    callbacks += make_more_callbacks(setup, log)
-    with closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress:
+    with (
+        noting_signals(signal.SIGTERM) as told_to_end,
+        closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress,
+    ):
+        callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating, told_to_end)
+        callbacks += make_more_callbacks(setup, log)
         setup.model.fit(
             make_batches(config, setup, log.step),
             steps_per_epoch=setup.total_steps - log.step,

@@ -52,12 +52,40 @@ def compute_logits_at(
     Returns:
         [P, V] in the model's compute dtype.
     """
+    hidden = compute_hidden_at(model, input_ids, attention_mask, indices, training)
+    return apply_head(model, hidden)
+
+
+def compute_hidden_at(
+    model: TFPreTrainedModel,
+    input_ids: tf.Tensor,
+    attention_mask: tf.Tensor,
+    indices: tf.Tensor,
+    training: bool = False,
+) -> tf.Tensor:
+    """What `apply_head` makes logits of, at chosen positions; arguments as in `compute_logits_at`.
+
+    Returns:
+        [P, D] in the model's compute dtype, D being `hidden_width`.
+    """
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training}
     if model.config.model_type not in ARCHITECTURES:
         return _gather_rows(model(**inputs).logits, indices)
     encoder = getattr(model, model.base_model_prefix)
-    hidden = _gather_rows(encoder(**inputs)[0], indices)
+    return _gather_rows(encoder(**inputs)[0], indices)
+
+
+def apply_head(model: TFPreTrainedModel, hidden: tf.Tensor) -> tf.Tensor:
+    """Logits [P, V] of [P, D]; a model that is not in `ARCHITECTURES` has applied its head already."""
+    if model.config.model_type not in ARCHITECTURES:
+        return hidden
     return _HEADS[model.config.model_type](model, hidden[tf.newaxis])[0]
+
+
+def hidden_width(model: TFPreTrainedModel) -> int:
+    """D of `compute_hidden_at`."""
+    has_head_apart = model.config.model_type in ARCHITECTURES
+    return int(model.config.hidden_size if has_head_apart else model.config.vocab_size)
 
 
 def _gather_rows(values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:

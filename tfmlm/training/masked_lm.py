@@ -32,14 +32,19 @@ class MaskedLanguageModel(tf.keras.Model):
         model: the Hugging Face model, which owns the weights.
         trained_variables: those of its variables that are not frozen.
         step: int64 [], batches trained on; the optimizer's own count leaves out steps that float16 skips.
+        overflow: int64 [], masked tokens that have found no slot; Keras tells of several steps in one
+            execution only what the last one gives, so the sum must be kept here.
     """
 
     def __init__(self, model: TFPreTrainedModel, config: Config) -> None:
         super().__init__()
         self.model = model
         self.trained_variables = choose_trained(model.trainable_variables, config.model)
-        self.step = tf.Variable(
-            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.step, self.overflow = (
+            tf.Variable(
+                0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            )
+            for _ in range(2)
         )
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
@@ -114,8 +119,8 @@ class MaskedLanguageModel(tf.keras.Model):
 
         Returns:
             `loss` float32 [], the token-weighted mean over the global batch; `masked_tokens` float32 [], its
-            weight; `overflow` int32 [], masked tokens that found no slot; `learning_rate` float32 [];
-            `gradient_norm` float32 [], global and before clipping.
+            weight; `overflow` int64 [], masked tokens that found no slot since the model was made;
+            `learning_rate` float32 []; `gradient_norm` float32 [], global and before clipping.
         """
         replicas = tf.distribute.get_replica_context()
         self._begin_noise(replicas.replica_id_in_sync_group)
@@ -138,10 +143,11 @@ class MaskedLanguageModel(tf.keras.Model):
             zip(gradients, self.trained_variables, strict=True), experimental_aggregate_gradients=False
         )
         self.step.assign_add(1)
+        self.overflow.assign_add(tf.cast(replicas.all_reduce("SUM", overflow), tf.int64))
         return {
             "loss": replicas.all_reduce("SUM", loss),
             "masked_tokens": weight,
-            "overflow": replicas.all_reduce("SUM", overflow),
+            "overflow": tf.identity(self.overflow),
             "learning_rate": learning_rate,
             "gradient_norm": norm,
         }

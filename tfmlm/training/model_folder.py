@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
-from tfmlm.errors import UserError, first_line
+from tfmlm.data.tokenizers import save_tokenizer_folder
+from tfmlm.errors import UserError, reason_of
 from tfmlm.training.weights import MAX_SHARD_BYTES, write_weights
 
 
@@ -39,14 +40,14 @@ def save_model_folder(
         unfinished.mkdir(parents=True)
         _write_config(model, unfinished)
         write_weights(model, unfinished, max_shard_bytes)
-        _write_tokenizer(tokenizer, unfinished)
+        save_tokenizer_folder(tokenizer, unfinished)
         for name, text in texts.items():
             (unfinished / name).write_text(text, encoding="utf-8")
         _replace(folder, unfinished)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(
-            f"model folder {str(folder)!r} cannot be written: {first_line(error)}; "
+            f"model folder {str(folder)!r} cannot be written: {reason_of(error)}; "
             "make room, and the same command goes on from the last checkpoint"
         ) from error
 
@@ -59,15 +60,6 @@ def _write_config(model: TFPreTrainedModel, folder: Path) -> None:
     if hasattr(config, "dtype"):
         del config.dtype
     config.save_pretrained(folder)
-
-
-def _write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    try:
-        tokenizer.save_pretrained(folder)
-    except OSError:
-        raise
-    except Exception as error:  # the tokenizers library raises a bare one for a full disk
-        raise OSError(first_line(error)) from error
 
 
 def _replace(folder: Path, finished: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import tensorflow as tf
 
+from tfmlm.errors import UserError, reason_of
 from tfmlm.run_folder import write_atomically
 from tfmlm.training.evaluate import Evaluation
 
@@ -36,23 +40,29 @@ class RunLog(tf.keras.callbacks.Callback):
     Attributes:
         step: the last finished step.
         seconds: wall-clock seconds of training, resumed parts included and evaluations left out.
-        step_seconds: seconds of each step of this process but the first, which traces the graph.
-        overflow: masked tokens that found no slot.
+        step_seconds: seconds of each step, resumed parts included, but the first one, which traces the graph.
+        overflow: masked tokens that found no slot, resumed parts included.
     """
 
     def __init__(self, logs_dir: Path, first_step: int, seconds: float, tokens_per_step: int) -> None:
         super().__init__()
         self.step = self._first_step = first_step
         self.seconds = seconds
-        self.step_seconds: list[float] = []
-        self.overflow = 0
         self.tokens_per_step = tokens_per_step
-        logs_dir.mkdir(parents=True, exist_ok=True)
-        _cut_after(logs_dir / "metrics.csv", first_step)
-        # Line by line, so that a killed run leaves every finished row.
-        self._file = (logs_dir / "metrics.csv").open("a", newline="", buffering=1)
-        self._csv = csv.DictWriter(self._file, _FIELDS)
-        self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
+        self._path = logs_dir / "metrics.csv"
+        with _explained_errors(self._path):
+            logs_dir.mkdir(parents=True, exist_ok=True)
+            earlier = _cut_after(self._path, first_step)
+            # Line by line, so that a killed run leaves every finished row.
+            self._file = self._path.open("a", newline="", buffering=1)
+            self._csv = csv.DictWriter(self._file, _FIELDS)
+            self._tensorboard = tf.summary.create_file_writer(str(logs_dir))
+        self.step_seconds = [
+            (float(row["seconds"]) - float(last["seconds"])) / (int(row["step"]) - int(last["step"]))
+            for last, row in pairwise(earlier)
+        ]
+        self.overflow = sum(int(float(row["overflow"])) for row in earlier)
+        self._model_overflow = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -63,7 +73,7 @@ class RunLog(tf.keras.callbacks.Callback):
         self._last_time = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the step's row; of several steps in one execution, the last one's."""
+        """Adds the step's row; of several steps in one execution, the last one's, with all their overflow."""
         now = time.perf_counter()
         elapsed, self._last_time = now - self._last_time, now
         num_steps = self._first_step + batch + 1 - self.step
@@ -73,6 +83,7 @@ class RunLog(tf.keras.callbacks.Callback):
         if not is_first:
             self.step_seconds.append(elapsed / num_steps)
         row = {name: float(value) for name, value in (logs or {}).items()}
+        self._model_overflow, row["overflow"] = row["overflow"], row["overflow"] - self._model_overflow
         self.overflow += int(row["overflow"])
         row["tokens_per_second"] = self.tokens_per_step * num_steps / elapsed
         self._write(row)
@@ -83,20 +94,33 @@ class RunLog(tf.keras.callbacks.Callback):
         self._write({f"eval_{name}": figure for name, figure in figures.items()})
 
     def _write(self, row: dict[str, float]) -> None:
-        self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
-        with self._tensorboard.as_default(step=self.step):
+        with _explained_errors(self._path), self._tensorboard.as_default(step=self.step):
+            self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
             for name, value in row.items():
                 tf.summary.scalar(name, value)
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._tensorboard.close()
+        with _explained_errors(self._path):
+            self._file.close()
+            self._tensorboard.close()
 
     @property
     def step_seconds_median(self) -> float:
         """Median seconds of a step; of the only one, tracing included, in a run of one step."""
         return median(self.step_seconds) if self.step_seconds else self.seconds
+
+
+@contextmanager
+def _explained_errors(path: Path) -> Iterator[None]:
+    """Turns an error of the system, or of TensorBoard's writer, into one line."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"log {str(path)!r} cannot be written: {reason_of(error)}; make room, and the same command "
+            "goes on from the last checkpoint"
+        ) from error
 
 
 def read_initial_evaluation(logs_dir: Path) -> Evaluation | None:
@@ -111,14 +135,20 @@ def read_initial_evaluation(logs_dir: Path) -> Evaluation | None:
     return Evaluation(**{name: float(row[f"eval_{name}"]) for name in Evaluation._fields})
 
 
-def _cut_after(path: Path, last_step: int) -> None:
-    """Begins the file, or takes from it what an interrupted run wrote after the checkpoint."""
-    rows = []
+def _cut_after(path: Path, last_step: int) -> list[dict[str, str]]:
+    """Begins the file, or takes from it what an interrupted run wrote after the checkpoint.
+
+    Returns:
+        The rows of steps that stay.
+    """
+    rows: list[dict[str, str]] = []
     if path.exists():
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row[_FIELDS[-1]] is not None]  # None: cut short
+    kept = [row for row in rows if int(row["step"]) <= last_step]
     text = io.StringIO()
     writer = csv.DictWriter(text, _FIELDS)
     writer.writeheader()
-    writer.writerows(row for row in rows if int(row["step"]) <= last_step)
+    writer.writerows(kept)
     write_atomically(path, text.getvalue())
+    return [row for row in kept if row["loss"]]

@@ -11,7 +11,7 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
-from tfmlm.data.prepare import PreparedData, prepare_data
+from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
 from tfmlm.errors import UserError
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
@@ -88,7 +88,8 @@ def _compile_model(
     with strategy.scope(), precision_policy(precision):
         pretrained, has_new_head = make_model(config, data.tokenizer)
         if has_new_head:
-            set_output_bias(pretrained, data.train)
+            with explained_errors(data):
+                set_output_bias(pretrained, data.train)
             notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")

@@ -84,14 +84,22 @@ def train(
             log.add_evaluation(after)
         notes = setup.notes + _describe_overflow(log)
         if config.train.keep == "best" and after.loss > float(checkpoint.best_loss):
-            notes.append(f"the weights are those of step {checkpoint.restore_best()}, the best")
-            after = evaluate(setup.model, setup.validation)
+            best_step = checkpoint.restore_best()
+            notes.append(_describe_best(best_step, log.step))
+            if best_step is not None:
+                after = evaluate(setup.model, setup.validation)
 
         texts = {RUN_CONFIG_NAME: dump_config(config)}
         save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
         plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
         devices = describe_devices(setup.model.distribute_strategy)
         return TrainedModel(before, after, log, list(setup.data.bad_rows.values()), notes, devices)
+
+
+def _describe_best(best_step: int | None, last_step: int) -> str:
+    if best_step is None:
+        return f"the best weights cannot be read; the weights are those of step {last_step}, the last"
+    return f"the weights are those of step {best_step}, the best"
 
 
 def _describe_overflow(log: RunLog) -> list[str]:

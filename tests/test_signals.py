@@ -1,0 +1,96 @@
+"""Signals are noted where that is wanted, never lost, and given back however a stage ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tests.tiny_run import PowerCutError, cut_after, make_config
+from tfmlm.errors import PreemptedError, UserError
+from tfmlm.run import run
+from tfmlm.serving.serve_options import ServeOptions
+from tfmlm.serving.server import serve
+from tfmlm.signals import handling_signals, noting_signals
+from tfmlm.training import fit as fit_module
+from tfmlm.training.callbacks import make_callbacks
+
+BOTH = (signal.SIGTERM, signal.SIGINT)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in BOTH]
+
+
+@pytest.fixture(autouse=True)
+def handlers_before() -> Iterator[list[object]]:
+    before = handlers()
+    yield before
+    for number, handler in zip(BOTH, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_signal_is_noted_and_does_nothing_else() -> None:
+    with noting_signals(*BOTH) as notice:
+        assert not notice.has_come
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notice.has_come
+    with noting_signals(*BOTH) as notice:
+        assert not notice.has_come
+
+
+def test_handlers_come_back_after_an_error(handlers_before: list[object]) -> None:
+    with pytest.raises(PowerCutError), noting_signals(*BOTH):
+        raise PowerCutError
+    assert handlers() == handlers_before
+
+
+def test_another_thread_changes_nothing(handlers_before: list[object]) -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        with handling_signals(signal.default_int_handler, *BOTH):
+            seen.extend(handlers())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == handlers_before
+
+
+def test_a_training_that_fails_gives_sigterm_back(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch, handlers_before: list[object]
+) -> None:
+    cut_after(1, monkeypatch)
+    with pytest.raises(PowerCutError):
+        run(make_config(tmp_path, text_file, max_steps=2))
+    assert handlers() == handlers_before
+
+
+def test_sigterm_after_the_last_step_was_looked_at_is_heeded(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(batch: int, logs: object) -> None:
+        if batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def make(*arguments: object) -> list[tf.keras.callbacks.Callback]:
+        return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=end)]
+
+    config = make_config(tmp_path, text_file, max_steps=2, checkpoint_every_steps=50)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "make_callbacks", make)
+        with pytest.raises(PreemptedError, match="told to end at step 2, which was saved"):
+            run(config)
+    assert run(config).result.steps == 2
+
+
+def test_a_server_that_cannot_start_gives_the_signals_back(
+    tmp_path: Path, handlers_before: list[object]
+) -> None:
+    with pytest.raises(UserError, match="has no version"):
+        serve(tmp_path, ServeOptions(name="none", port=0, grpc_port=0), print)
+    assert handlers() == handlers_before
