@@ -16,8 +16,9 @@ install: .venv/.installed ## create .venv and install the package
 train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and export the quickstart (configs/quickstart.yaml)
 	$(BIN)/tfmlm train configs/quickstart.yaml
 
-test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests; ARGS="-k masking" runs some
-	$(BIN)/pytest $(ARGS)
+# Coverage only of all tests: some reach no threshold.
+test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests with coverage; ARGS="-k masking" runs some
+	$(BIN)/pytest $(or $(ARGS),--cov)
 
 test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
 	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py tests/test_card.py

@@ -1,6 +1,7 @@
-"""The benchmarks run: every row at its smoke size, in one process of its own."""
+"""The benchmarks run: every row at its smoke size, all in one process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import ROWS
+from benchmarks.measure import QUICK, Size, run_alone
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -27,6 +29,16 @@ def test_every_row_measures_ours_and_a_peer():
     for row in rows.values():
         assert row["ours"] > 0
         assert row["peer"] > 0
+
+
+def find_process(size: Size) -> int:
+    return os.getpid()
+
+
+def test_all_but_the_smoke_measures_in_processes_of_their_own():
+    name = f"{__name__}:{find_process.__name__}"
+    assert len({os.getpid(), run_alone(name, Size()), run_alone(name, Size())}) == 3
+    assert run_alone(name, QUICK) == os.getpid()
 
 
 def test_an_unknown_row_is_refused_with_the_known_ones():

@@ -34,6 +34,7 @@ from tfmlm.locations import resolve_name_or_path
 
 NAMES = ("bert", "mpnet", "quickstart", "roberta", "unigram", "xlm-roberta", "albert", "camembert")
 _NUM_TEXTS = 10_000
+_FILES_AT_ONCE = 3_500  # enough for the texts: each reading starts a process
 _LONGEST = 2_000  # characters: a few texts are books
 
 Load = Callable[[str], PreTrainedTokenizerFast]
@@ -52,8 +53,8 @@ def real_texts() -> list[str]:
     """Docstrings of the installed packages."""
     texts: list[str] = []
     files = list_source_files()
-    for start in range(0, len(files), 500):
-        texts += [text[:_LONGEST] for text in read_docstrings(files[start : start + 500])]
+    for start in range(0, len(files), _FILES_AT_ONCE):
+        texts += [text[:_LONGEST] for text in read_docstrings(files[start : start + _FILES_AT_ONCE])]
         if len(texts) >= _NUM_TEXTS:
             break
     return texts[:_NUM_TEXTS]
