@@ -22,6 +22,7 @@ TOP_LEVEL = {
     "config_keys": "base",
     "config_loading": "base",
     "errors": "base",
+    "export_layout": "base",
     "full_disk": "base",
     "locations": "base",
     "quiet": "base",

@@ -17,7 +17,7 @@ from tfmlm.cli import main
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor, load_target_predictor
-from tfmlm.export.saved_model import export_saved_model, list_versions
+from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export.targets import find_targets
 from tfmlm.training.model import load_model_folder
 
@@ -109,7 +109,7 @@ def test_versions_count_up_and_a_failed_export_leaves_none(
         patch.setattr(tf.saved_model, "save", fail)
         with pytest.raises(UserError, match=r"disk full; set export\.dir"):
             export_saved_model(model_dir, config, "name")
-    assert sorted(list_versions(tmp_path / "name")) == [1, 7]
+    assert {path.name for path in (tmp_path / "name").iterdir()} == {"1", "7"}
     assert export_saved_model(model_dir, config, "name").path.name == "8"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
-from tfmlm.export.saved_model import list_versions
+from tfmlm.export_layout import list_versions
 from tfmlm.run_folder import RunFolder
 from tfmlm.training.model import load_model_folder
 

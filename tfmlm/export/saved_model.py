@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 from tfmlm.export.warmup import make_samples, write_warmup_requests
+from tfmlm.export_layout import add_version
 from tfmlm.training.model import load_model_folder
 
 EXTRA_DIR = "assets.extra"
@@ -76,17 +77,15 @@ def export_saved_model(
     signatures = Signatures(fill_mask, text_input)
     root = Path(config.dir, name)
     # TensorFlow Serving watches for folders named by a number; this one it does not see.
-    unfinished = root / ".unfinished"
+    unfinished = root / f".unfinished-{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
         _write_description(unfinished / DESCRIPTION_NAME, fill_mask, tokenizer, text_input is not None)
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
-        version = root / str(max(list_versions(root), default=0) + 1)
-        unfinished.rename(version)
+        version = add_version(unfinished, root)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(
@@ -128,8 +127,3 @@ def _write_description(
         "text_signature": takes_texts,
     }
     path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-
-def list_versions(root: Path) -> list[int]:
-    """Version numbers below an export's folder."""
-    return [int(path.name) for path in root.iterdir() if re.fullmatch("[0-9]+", path.name) and path.is_dir()]

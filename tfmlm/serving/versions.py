@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.export_layout import list_versions
 from tfmlm.serving.batching import Batcher
 from tfmlm.serving.servable import Servable
 from tfmlm.serving.serve_options import ServeOptions
@@ -87,7 +88,7 @@ class Versions:
         Raises:
             UserError: there is no version, none loads, or a label has none.
         """
-        if not list_version_folders(self._folder):
+        if not list_versions(self._folder):
             raise UserError(
                 f"{str(self._folder)!r} has no version, such as {self._folder.name}/1/saved_model.pb"
             )
@@ -104,7 +105,7 @@ class Versions:
     def poll(self) -> None:
         """Looks at the folder once: loads what is new, then unloads what is no longer wanted."""
         try:
-            numbers = list_version_folders(self._folder)
+            numbers = list_versions(self._folder)
             self._listing_error = ""
         except OSError as error:
             if not self._listing_error:
@@ -241,20 +242,6 @@ class Versions:
     def _set_status(self, status: VersionStatus) -> None:
         with self._changed:
             self._statuses[status.number] = status
-
-
-def list_version_folders(folder: Path) -> list[int]:
-    """Numbers of the versions in an export's folder.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    return [
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name
-        if (path / "saved_model.pb").is_file()
-    ]
 
 
 def _read_fingerprint(folder: Path) -> Fingerprint:

@@ -1,0 +1,65 @@
+"""An export's folder is read by one rule, and exports at once do not share what they write."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tests.pytorch_folder import write_hub_folder
+from tfmlm.config import ExportConfig
+from tfmlm.export.loading import find_export
+from tfmlm.export.saved_model import export_saved_model
+from tfmlm.export_layout import add_version, list_versions
+
+
+def put(folder: Path, name: str, file: str = "saved_model.pb") -> Path:
+    (folder / name).mkdir()
+    (folder / name / file).write_text(name)
+    return folder / name
+
+
+def test_only_plain_integers_with_a_saved_model_are_versions(tmp_path: Path) -> None:
+    for name in ("1", "2", "007", "+9", "\N{SUPERSCRIPT TWO}", "1.5", ".unfinished-a"):
+        put(tmp_path, name)
+    put(tmp_path, "8", "variables")
+    (tmp_path / "9").write_text("a file")
+    assert sorted(list_versions(tmp_path)) == [1, 2]
+    assert find_export(str(tmp_path)) == tmp_path / "2"
+
+
+def test_the_next_number_is_after_all_that_have_one(tmp_path: Path) -> None:
+    put(tmp_path, "1")
+    put(tmp_path, "8", "variables")
+    assert add_version(put(tmp_path, ".finished"), tmp_path) == tmp_path / "9"
+
+
+def test_many_at_once_get_a_number_each(tmp_path: Path) -> None:
+    finished = [put(tmp_path, f".finished-{number}") for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda path: add_version(path, tmp_path), finished))
+    assert len(set(versions)) == 40
+    assert sorted(list_versions(tmp_path)) == list(range(1, 41))
+    assert {path.joinpath("saved_model.pb").read_text() for path in versions} == {
+        path.name for path in finished
+    }
+
+
+def test_an_export_that_begins_while_another_writes_leaves_it_alone(
+    tmp_path: Path, byte_tokenizer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hub_folder(tmp_path / "model", byte_tokenizer)
+    config = ExportConfig(dir=str(tmp_path / "exports"), text_signature="off")
+    save, others = tf.saved_model.save, []
+
+    def save_after_another(*arguments: object, **settings: object) -> None:
+        save(*arguments, **settings)
+        if not others:
+            others.append(None)
+            others[0] = export_saved_model(tmp_path / "model", config, "name").path
+
+    monkeypatch.setattr(tf.saved_model, "save", save_after_another)
+    path = export_saved_model(tmp_path / "model", config, "name").path
+    assert [others[0].name, path.name] == ["1", "2"]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["1", "2"]
+    assert all((each / "assets.extra/export.json").exists() for each in (others[0], path))

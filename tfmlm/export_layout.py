@@ -1,0 +1,41 @@
+"""The folder of an export, `NAME/VERSION/`: which versions it holds, and which number is the next."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+def list_versions(folder: Path) -> list[int]:
+    """Numbers of the versions that TensorFlow Serving would find in an export's folder.
+
+    Those are the folders that an integer names, written the plain way, with a SavedModel in them.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return [number for number in _list_numbers(folder) if (folder / str(number) / "saved_model.pb").is_file()]
+
+
+def add_version(finished: Path, folder: Path) -> Path:
+    """Gives a finished version, which lies in the same folder, the next number; several may do so at once.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    while True:
+        # After whatever has a number, so that nothing that lies there is in the way.
+        version = folder / str(max(_list_numbers(folder), default=0) + 1)
+        try:
+            return finished.rename(version)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another export took the number meanwhile
+                raise
+
+
+def _list_numbers(folder: Path) -> list[int]:
+    names = [path.name for path in folder.iterdir()]
+    return [int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
