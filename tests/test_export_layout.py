@@ -1,5 +1,7 @@
 """An export's folder is read by one rule, and exports at once do not share what they write."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from tests.pytorch_folder import write_hub_folder
 from tfmlm.config import ExportConfig
 from tfmlm.export.loading import find_export
 from tfmlm.export.saved_model import export_saved_model
-from tfmlm.export_layout import add_version, list_versions
+from tfmlm.export_layout import add_version, begin_version, list_versions
 
 
 def put(folder: Path, name: str, file: str = "saved_model.pb") -> Path:
@@ -32,6 +34,17 @@ def test_the_next_number_is_after_all_that_have_one(tmp_path: Path) -> None:
     put(tmp_path, "1")
     put(tmp_path, "8", "variables")
     assert add_version(put(tmp_path, ".finished"), tmp_path) == tmp_path / "9"
+
+
+def test_what_a_killed_export_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, new = begin_version(tmp_path), begin_version(tmp_path)
+    put(tmp_path, "1")
+    day_before = time.time() - 25 * 3600
+    for path in (old, tmp_path / "1"):
+        os.utime(path, (day_before, day_before))
+    mine = begin_version(tmp_path)
+    assert {path for path in tmp_path.iterdir()} == {new, mine, tmp_path / "1"}
+    assert mine.stat().st_mode & 0o777 == (tmp_path / "1").stat().st_mode & 0o777
 
 
 def test_many_at_once_get_a_number_each(tmp_path: Path) -> None:

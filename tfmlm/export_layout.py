@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import time
+import uuid
 from pathlib import Path
+
+_UNFINISHED = ".unfinished-"
+_ABANDONED_SECONDS = 24 * 3600.0
 
 
 def list_versions(folder: Path) -> list[int]:
@@ -15,6 +21,23 @@ def list_versions(folder: Path) -> list[int]:
         OSError: the folder cannot be read.
     """
     return [number for number in _list_numbers(folder) if (folder / str(number) / "saved_model.pb").is_file()]
+
+
+def begin_version(folder: Path) -> Path:
+    """A new folder for a version that is being written; TensorFlow Serving sees only numbers, and not this one.
+
+    What exports that were killed have left for a day is removed.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    unfinished = folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    unfinished.mkdir()  # not `mkdtemp`, whose folder the server's user could not read
+    return unfinished
 
 
 def add_version(finished: Path, folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 from tfmlm.export.warmup import make_samples, write_warmup_requests
-from tfmlm.export_layout import add_version
+from tfmlm.export_layout import add_version, begin_version
 from tfmlm.training.model import load_model_folder
 
 EXTRA_DIR = "assets.extra"
@@ -76,10 +75,11 @@ def export_saved_model(
     text_input, notes = _make_text_input(tokenizer, config, corpus)
     signatures = Signatures(fill_mask, text_input)
     root = Path(config.dir, name)
-    # TensorFlow Serving watches for folders named by a number; this one it does not see.
-    unfinished = root / f".unfinished-{uuid.uuid4().hex}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        unfinished = begin_version(root)
+    except OSError as error:
+        raise _explain(root, error) from error
+    try:
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
         _write_description(unfinished / DESCRIPTION_NAME, fill_mask, tokenizer, text_input is not None)
@@ -87,11 +87,14 @@ def export_saved_model(
         write_batching_parameters(unfinished)
         version = add_version(unfinished, root)
     except (OSError, tf.errors.OpError) as error:
+        raise _explain(root, error) from error
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise UserError(
-            f"export to {str(root)!r} failed: {reason_of(error)}; make room, or set export.dir"
-        ) from error
     return Export(version, notes)
+
+
+def _explain(root: Path, error: Exception) -> UserError:
+    return UserError(f"export to {str(root)!r} failed: {reason_of(error)}; make room, or set export.dir")
 
 
 def _make_text_input(
