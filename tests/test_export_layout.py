@@ -43,7 +43,7 @@ def test_what_a_killed_export_left_is_removed_after_a_day(tmp_path: Path) -> Non
     for path in (old, tmp_path / "1"):
         os.utime(path, (day_before, day_before))
     mine = begin_version(tmp_path)
-    assert {path for path in tmp_path.iterdir()} == {new, mine, tmp_path / "1"}
+    assert set(tmp_path.iterdir()) == {new, mine, tmp_path / "1"}
     assert mine.stat().st_mode & 0o777 == (tmp_path / "1").stat().st_mode & 0o777
 
 

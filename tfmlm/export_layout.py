@@ -24,7 +24,7 @@ def list_versions(folder: Path) -> list[int]:
 
 
 def begin_version(folder: Path) -> Path:
-    """A new folder for a version that is being written; TensorFlow Serving sees only numbers, and not this one.
+    """A new folder for a version that is being written; TensorFlow Serving, which takes numbers, sees it not.
 
     What exports that were killed have left for a day is removed.
 
