@@ -3,9 +3,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-pytorch faults lint bench clean
+.PHONY: help install train test test-pytorch faults fuzz mutation lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -24,6 +25,12 @@ test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model fol
 
 faults: .venv/.installed-dev ## kill runs at 20 random moments, fill a disk, lose a worker
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 tests/test_kill.py tests/test_multi_worker.py
+
+fuzz: .venv/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
+	TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/test_config_fuzz.py tests/test_shard_fuzz.py
+
+mutation: .venv/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 lint: .venv/.installed-dev ## check style, format and types
 	$(BIN)/ruff check .
@@ -44,6 +51,10 @@ clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold resul
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.installed-mutation: .venv/.installed-dev
+	$(PIP) -c constraints.txt -e '.[mutation]'
 	@touch $@
 
 # --no-deps: requirements/quickstart.txt gives the reason.
