@@ -1,5 +1,6 @@
 """Whatever bytes stand in a shard: the blocks are read, or one line names the shard."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,8 +64,18 @@ def damaged(draw: st.DrawFn, content: bytes, other: bytes) -> bytes:
     return bytes(changed)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection() -> Iterator[None]:
+    """Only what the tests make is looked through for garbage."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def read_all(config: Config) -> None:
     """Reads the shards as training does, and as an evaluation does."""
+    gc.collect()  # iterators that failed before: the older, the longer TensorFlow may take to end them
     data: PreparedData = prepare_data(config)
     with explained_errors(data):
         for chunk in data.train.read_in_order():
