@@ -3,9 +3,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-pytorch faults lint bench clean
+.PHONY: help install train test test-pytorch faults fuzz mutation lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -26,6 +27,13 @@ test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model fol
 faults: .venv/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault
 
+# Schemathesis's plugin would print every finding without its values.
+fuzz: .venv/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s -p no:schemathesis tests/test_config_fuzz.py tests/test_shard_fuzz.py
+
+mutation: .venv/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 lint: .venv/.installed-dev ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +53,10 @@ clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold resul
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.installed-mutation: .venv/.installed-dev
+	$(PIP) -c constraints.txt -e '.[mutation]'
 	@touch $@
 
 # --no-deps: requirements/quickstart.txt gives the reason.

@@ -16,8 +16,12 @@ Test = Callable[..., None]
 SECONDS = float(os.environ.get("TFMLM_FUZZ_SECONDS", "0"))
 """For the fuzzed tests of a file together; 0 for the suite's number of examples."""
 
-HANGS_AFTER = 60.0
-"""Seconds of one example, or of what follows the last, after which the process ends and says where it was."""
+HANGS_AFTER = 120.0
+"""Seconds of one example, or of what follows the last, after which the process ends and says where it was.
+
+Longer than the minute for which TensorFlow may hold up the end of an iterator: the thread that tunes it looks
+whether it is cancelled before the flag is set, and then sleeps on.
+"""
 
 _tests_of_file: Counter[str] = Counter()
 

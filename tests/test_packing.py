@@ -262,6 +262,7 @@ def test_blocks_do_not_depend_on_how_many_texts_are_tokenized_at_once(
 ) -> None:
     def pack_batches(batches: list[list[str]]) -> dict[str, list[object]]:
         pieces = list(pack_texts(batches, word_tokenizer, BlockFormat(48, PAD)))
+        assert "starts_word" not in pieces[0]  # unless it is asked for
         return {name: np.concatenate([piece[name] for piece in pieces]).tolist() for name in pieces[0]}
 
     assert pack_batches([SENTENCES]) == pack_batches([[text] for text in SENTENCES])

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import tensorflow as tf
 import xxhash
 from transformers import PreTrainedTokenizerFast
 
@@ -19,7 +18,7 @@ from tfmlm.data.cache import make_once
 from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.rows import BadRow
-from tfmlm.data.sharded_blocks import ShardedBlocks
+from tfmlm.data.sharded_blocks import READING_ERRORS, ShardedBlocks
 from tfmlm.data.shards import (
     SPLITS,
     Manifest,
@@ -84,7 +83,7 @@ def explained_errors(data: PreparedData) -> Iterator[None]:
     """Turns an error that reading the blocks raised, from inside TensorFlow, into one line."""
     try:
         yield
-    except (tf.errors.OpError, UserError) as error:
+    except (*READING_ERRORS, UserError) as error:
         explanation = data.train.explain(error) or data.validation.explain(error)
         if explanation is None:
             raise

@@ -11,6 +11,9 @@ from tfmlm.data.blocks import BLOCKS_A_CHUNK, shuffle_windows
 from tfmlm.data.shards import Manifest, Shard, find_corrupt_shard
 from tfmlm.errors import UserError
 
+READING_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+"""What a record that is no block raises: TensorFlow puts it into the message, and decodes that as UTF-8."""
+
 _FILES_AT_ONCE = 16
 """Shards that are read in turn, so that a window holds texts from far apart."""
 
@@ -97,7 +100,7 @@ class ShardedBlocks:
 
     def explain(self, error: Exception) -> UserError | None:
         """Names the corrupt shard after a reading error; finding it reads the shards whole."""
-        if not isinstance(error, tf.errors.OpError):
+        if not isinstance(error, READING_ERRORS):
             return None
         corrupt = find_corrupt_shard(self.folder, self.shards)
         if corrupt is not None:
@@ -114,7 +117,7 @@ class ShardedBlocks:
         try:
             for _ in replace(self, shards=(shard,)).read_in_order():
                 pass
-        except tf.errors.OpError:
+        except READING_ERRORS:
             return False
         return True
 
