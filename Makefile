@@ -27,9 +27,8 @@ test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model fol
 faults: .venv/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault
 
-# Schemathesis's plugin would print every finding without its values.
 fuzz: .venv/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
-	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s -p no:schemathesis tests/test_config_fuzz.py tests/test_shard_fuzz.py
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/test_config_fuzz.py tests/test_shard_fuzz.py
 
 mutation: .venv/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
 	$(BIN)/python -m tests.mutation $(ARGS)
