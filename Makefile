@@ -42,7 +42,7 @@ bench: .venv/.installed .venv/.installed-quickstart ## measure ours against the 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv and caches; runs/ and saved_models/ stay, they hold results
-	rm -rf .venv .venv-pytorch build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pytorch build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 	find tfmlm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import PAD_IS_ONE, TINY_CONFIGS
+from tests.tiny import PAD_IS_ONE, TINY_CONFIGS, with_one_layer
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -37,7 +37,7 @@ def test_trains_evaluates_exports_and_predicts(
         run=RunConfig(name=model_type, output_dir=str(tmp_path / "run"), sample_texts=[sample]),
         data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
         tokenizer=TokenizerConfig(name_or_path=str(tmp_path / "tokenizer")),
-        model=ModelConfig(config={"model_type": model_type} | TINY_CONFIGS[model_type]),
+        model=ModelConfig(config={"model_type": model_type} | with_one_layer(model_type)),
         train=TrainConfig(max_steps=3, per_replica_batch_size=4),
         export=ExportConfig(dir=str(tmp_path / "exports")),
     )
@@ -69,7 +69,7 @@ def test_another_architecture_trains_with_all_logits_and_says_so(
     tmp_path: Path, text_file: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     word_tokenizer.save_pretrained(tmp_path / "tokenizer")
-    fields = TINY_CONFIGS["bert"] | {"embedding_size": 16}
+    fields = with_one_layer("bert") | {"embedding_size": 16}
     config = Config(
         run=RunConfig(output_dir=str(tmp_path / "run")),
         data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),

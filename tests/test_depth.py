@@ -54,7 +54,7 @@ def test_freezing_takes_the_embeddings_or_the_lowest_layers() -> None:
 
 
 def test_frozen_weights_stay_and_lower_layers_move_less(tmp_path: Path, text_file: Path) -> None:
-    config = make_config(tmp_path, text_file, max_steps=3)
+    config = make_config(tmp_path, text_file, num_layers=2, max_steps=3)
 
     def train(name: str, **changes: object) -> dict[str, np.ndarray]:
         folder = tmp_path / name

@@ -12,7 +12,7 @@ import pytest
 from tests.faults import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start
 
-NUM_KILLS = int(os.environ.get("TFMLM_KILLS", "4"))
+NUM_KILLS = int(os.environ.get("TFMLM_KILLS", "2"))
 """Each costs a start of some ten seconds; `make faults` takes 20."""
 
 

@@ -22,6 +22,14 @@ COMMANDS = [
 ]
 
 
+SMALL = [
+    "train.max_steps=2",
+    "data.block_size=32",
+    "train.precision=float32",
+    "model.config.num_hidden_layers=1",
+]
+
+
 @pytest.fixture
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the shipped configurations, where "the installed packages" are two small ones."""
@@ -47,7 +55,7 @@ def test_every_command_runs(
             continue
         assert program == "tfmlm"
         if arguments[0] in ("train", "prepare"):
-            arguments += ["train.max_steps=2", "data.block_size=32", "train.precision=float32"]
+            arguments.extend(SMALL)
         if arguments[0] == "serve":
             server = servers.enter_context(run_server(Path(arguments[1])))
             places = {"localhost:8501": server.rest, "localhost:8500": server.grpc_address}

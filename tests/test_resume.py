@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import TFAutoModelForMaskedLM
 
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import with_one_layer
 from tests.tiny_run import PowerCutError, cut_after
 from tfmlm.config import (
     Config,
@@ -34,7 +34,7 @@ def config(tmp_path: Path, text_file: Path) -> Config:
         run=RunConfig(output_dir=str(tmp_path / "run")),
         data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
         tokenizer=TokenizerConfig(train_vocab_size=200),
-        model=ModelConfig(config={"model_type": "bert"} | TINY_CONFIGS["bert"]),
+        model=ModelConfig(config={"model_type": "bert"} | with_one_layer("bert")),
         train=TrainConfig(max_steps=7, per_replica_batch_size=4, checkpoint_every_steps=3),
         export=ExportConfig(enabled=False),
     )
@@ -101,7 +101,7 @@ def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_
 
 
 def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config, tmp_path: Path) -> None:
-    endless = replace(config.train, max_steps=600, epochs=10_000, checkpoint_every_steps=5)
+    endless = replace(config.train, max_steps=300, epochs=10_000, checkpoint_every_steps=5)
     config_file = tmp_path / "config.yaml"
     config_file.write_text(dump_config(replace(config, train=endless)))
     command = [sys.executable, "-m", "tfmlm", "train", str(config_file)]
@@ -120,5 +120,5 @@ def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config,
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file) if row["loss"]] == list(range(1, 601))
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["loss"]] == list(range(1, 301))
     assert "going on from step" in again.stderr

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.test_heads import make_tiny
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import TINY_CONFIGS, with_one_layer
 from tfmlm.config import Config, DataConfig, TrainConfig
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
@@ -15,7 +15,7 @@ from tfmlm.training.optimizer import make_optimizer
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)
 def test_the_training_step_is_one_xla_program_without_host_calls(model_type: str) -> None:
     config = Config(data=DataConfig(block_size=16), train=TrainConfig(per_replica_batch_size=4))
-    model = MaskedLanguageModel(make_tiny(model_type, **TINY_CONFIGS[model_type]), config)
+    model = MaskedLanguageModel(make_tiny(model_type, **with_one_layer(model_type)), config)
     model.compile(make_optimizer(config.optimizer, 10))
     batch = {name: tf.fill([4, 16], 7) for name in ("input_ids", "attention_mask", "labels")}
 

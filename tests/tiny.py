@@ -34,6 +34,13 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
 }
 """Fields of a Hugging Face configuration, by `model_type`."""
 
+
+def with_one_layer(model_type: str) -> dict[str, Any]:
+    """The tiny configuration for what is slow and does not depend on the depth."""
+    name = "n_layers" if model_type == "distilbert" else "num_hidden_layers"
+    return TINY_CONFIGS[model_type] | {name: 1}
+
+
 PAD_IS_ONE = {"camembert", "mpnet", "roberta", "xlm-roberta"}
 """Architectures whose padding id is 1, as their tokenizers have it."""
 

@@ -29,7 +29,9 @@ from tfmlm.training import fit as fit_module
 from tfmlm.training.callbacks import make_callbacks
 
 
-def make_config(folder: Path, text_file: Path, dropout: bool = False, **train: object) -> Config:
+def make_config(
+    folder: Path, text_file: Path, dropout: bool = False, num_layers: int = 1, **train: object
+) -> Config:
     """A run of a tiny BERT in `folder`/run."""
     fields = TINY_CONFIGS["bert"] if dropout else without_dropout("bert")
     defaults = {"max_steps": 8, "per_replica_batch_size": 4, "checkpoint_every_steps": 3}
@@ -37,7 +39,7 @@ def make_config(folder: Path, text_file: Path, dropout: bool = False, **train: o
         run=RunConfig(output_dir=str(folder / "run")),
         data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
         tokenizer=TokenizerConfig(train_vocab_size=200),
-        model=ModelConfig(config={"model_type": "bert"} | fields),
+        model=ModelConfig(config={"model_type": "bert"} | fields | {"num_hidden_layers": num_layers}),
         train=TrainConfig(**defaults | train),
         export=ExportConfig(enabled=False),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfmlm.data.blocks import Blocks
@@ -31,9 +33,7 @@ def make_training_batches(
     def mask(chunk: Batch) -> Batch:
         return collator(chunk, epoch=chunk["epoch"])
 
-    batches = chunks.map(mask, num_parallel_calls=tf.data.AUTOTUNE).rebatch(
-        global_batch_size, drop_remainder=True
-    )
+    batches = _map(chunks, mask).rebatch(global_batch_size, drop_remainder=True)
     return _spread(batches.take(last_step - first_step).prefetch(tf.data.AUTOTUNE))
 
 
@@ -51,7 +51,13 @@ def make_evaluation_batches(
         return evaluation_collator(filled, epoch=tf.constant(EVALUATION_EPOCH, tf.int64))
 
     batches = blocks.read_in_order().rebatch(global_batch_size)
-    return _spread(batches.map(mask, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+    return _spread(_map(batches, mask).prefetch(tf.data.AUTOTUNE))
+
+
+def _map(chunks: tf.data.Dataset, mask: Callable[[Batch], Batch]) -> tf.data.Dataset:
+    # Masking has no branch that hangs on a tensor, so AutoGraph would rewrite it for nothing.
+    plain = tf.autograph.experimental.do_not_convert(mask)
+    return chunks.map(plain, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _spread(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -43,7 +43,9 @@ def find_mismatch(
     Returns:
         The first text whose ids differ, or None.
     """
-    tokenize = tf.function(graph_tokenizer.__call__, input_signature=[tf.TensorSpec([None], tf.string)])
+    tokenize = tf.function(
+        graph_tokenizer.__call__, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
     mask = str(tokenizer.mask_token)
     hard = [text for hard in _HARD_TEXTS for text in (hard, f"{hard} {mask} {hard}", f"{hard}{mask}{hard}")]
     for batch in _rebatch([hard], texts):

@@ -140,7 +140,7 @@ def make_predictor(model: tf.keras.Model, tokenizer: PreTrainedTokenizerFast, to
     # No limit on masks: nothing waits behind this text.
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     module = FillMask(model, tokenizer, top_k, int(tokenizer.model_max_length), group_by_length=not has_gpu)
-    compute = tf.function(module.fill, reduce_retracing=True)
+    compute = tf.function(module.fill, reduce_retracing=True, autograph=False)
 
     def fill(input_ids: NDArray[np.int32], attention_mask: NDArray[np.int32]) -> Arrays:
         outputs = compute(tf.constant(input_ids), tf.constant(attention_mask))

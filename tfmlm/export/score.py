@@ -126,7 +126,9 @@ def make_scorer(model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
     one_a_row = tf.TensorSpec([None], tf.int32)
 
     # With this signature it is traced once, whatever the shapes.
-    @tf.function(input_signature=[rows_of_any_length, rows_of_any_length, one_a_row, one_a_row])
+    @tf.function(
+        input_signature=[rows_of_any_length, rows_of_any_length, one_a_row, one_a_row], autograph=False
+    )
     def compute(
         input_ids: tf.Tensor, attention_mask: tf.Tensor, positions: tf.Tensor, tokens: tf.Tensor
     ) -> tf.Tensor:

@@ -23,12 +23,14 @@ class IdSignatures(tf.Module):
         super().__init__()
         self.fill_mask = fill_mask
 
-    @tf.function(input_signature=_ids_of(tf.int32))
+    # Without AutoGraph, as in all of the export: no branch hangs on a tensor, and rewriting a model's code
+    # takes longer than tracing it.
+    @tf.function(input_signature=_ids_of(tf.int32), autograph=False)
     def ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of token ids, int32 [N, L]; see `FillMask.fill`."""
         return self.fill_mask.fill(input_ids, leave_out_server_padding(input_ids, attention_mask))
 
-    @tf.function(input_signature=_ids_of(tf.int64))
+    @tf.function(input_signature=_ids_of(tf.int64), autograph=False)
     def ids_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
         outputs: dict[str, tf.Tensor] = self.ids(
@@ -36,13 +38,13 @@ class IdSignatures(tf.Module):
         )
         return outputs
 
-    @tf.function(input_signature=_ids_of(tf.int32))
+    @tf.function(input_signature=_ids_of(tf.int32), autograph=False)
     def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Logits of token ids, int32 [N, L]; see `FillMask.compute_logits`."""
         kept = leave_out_server_padding(input_ids, attention_mask)
         return self.fill_mask.compute_logits(input_ids, kept)
 
-    @tf.function(input_signature=_ids_of(tf.int64))
+    @tf.function(input_signature=_ids_of(tf.int64), autograph=False)
     def logits_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
         outputs: dict[str, tf.Tensor] = self.logits(
@@ -64,7 +66,7 @@ class TextSignature(tf.Module):
         self.fill_mask = fill_mask
         self.text_input = text_input
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")], autograph=False)
     def text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of texts, string [N].
 

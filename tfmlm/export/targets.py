@@ -60,7 +60,7 @@ def find_targets(words: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> Ta
 def score_by_model(model: TFPreTrainedModel, targets: Targets) -> Score:
     """Scores with a model, whose logits are computed at the masks only."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         logits = compute_logits_at(model, input_ids, attention_mask, indices)
         return tf.gather(tf.nn.softmax(tf.cast(logits, tf.float32)), targets.token_ids, axis=1)
