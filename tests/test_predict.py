@@ -107,7 +107,7 @@ def test_versions_count_up_and_a_failed_export_leaves_none(
 
     with monkeypatch.context() as patch:
         patch.setattr(tf.saved_model, "save", fail)
-        with pytest.raises(UserError, match=r"disk full; set export\.dir"):
+        with pytest.raises(UserError, match=r"disk full; make room, or set export\.dir"):
             export_saved_model(model_dir, config, "name")
     assert {path.name for path in (tmp_path / "name").iterdir()} == {"1", "7"}
     assert export_saved_model(model_dir, config, "name").path.name == "8"
