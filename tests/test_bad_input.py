@@ -20,8 +20,8 @@ CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 
 BEGUN = {"run", "run/config.yaml", ".run.lock", ".model.lock"}
-"""What a run that could not start leaves, with the lock beside its folder; the same command, put right, goes on
-from it."""
+"""What a run that could not start leaves, with the lock beside its folder; the same command, put right, goes
+on from it."""
 
 
 @pytest.fixture(scope="module")
