@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""The system's errors of a disk that is full or read-only."""
 
 
 def describe_full_disk(error: Exception, then: str) -> str | None:
@@ -20,7 +21,7 @@ def describe_full_disk(error: Exception, then: str) -> str | None:
         One line; None if the error is of another kind.
     """
     own = error.errno if isinstance(error, OSError) else None
-    number = next((each for each in _NUMBERS if each == own or os.strerror(each) in str(error)), None)
+    number = next((each for each in NUMBERS if each == own or os.strerror(each) in str(error)), None)
     if number is None:
         return None
     name = getattr(error, "filename", None)

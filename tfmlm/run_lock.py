@@ -37,10 +37,12 @@ def holding_run_folder(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise explain_unwritable(path, error) from error
-    with lock:
+    try:
         with suppress(OSError):  # the lock holds without a name in it
             lock_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
+    finally:
+        lock.release()
 
 
 def _read_holder(lock_file: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import xxhash
 
+from tfmlm import full_disk
 from tfmlm.errors import UserError, reason_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ _LOGGER = logging.getLogger(__name__)
 _SUMS_NAME = ".sums.json"
 """Hashes of the files of a cached folder, by name; written last."""
 
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _READ_BYTES = 2**22
 
 
@@ -54,7 +53,7 @@ def make_once(name: str, write: Callable[[Path], object]) -> Path:
         _write_whole(folder, write)
     except OSError as error:
         # An error of what `write` reads is not the cache's.
-        if error.errno not in _OF_THE_DISK and not _names_a_file_in(folder.parent, error):
+        if error.errno not in full_disk.NUMBERS and not _names_a_file_in(folder.parent, error):
             raise
         raise UserError(
             f"cache {str(folder.parent)!r} cannot be written: {reason_of(error)}; make room, or set "
@@ -102,7 +101,4 @@ def _hash(path: Path) -> str:
 
 
 def _names_a_file_in(folder: Path, error: OSError) -> bool:
-    return isinstance(error.filename, str | os.PathLike) and folder in (
-        Path(error.filename),
-        *Path(error.filename).parents,
-    )
+    return isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(folder)
