@@ -17,8 +17,10 @@ from tfmlm.config import Config, DataConfig, ModelConfig
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.length_groups import MOST_PADDING, compute_by_length
 from tfmlm.training.model import make_model
+from tfmlm.training.strategy import precision_policy
 
 WIDTH = 3
+SPEC = tf.TensorSpec([None, WIDTH], tf.float32)
 
 
 class Batch(NamedTuple):
@@ -58,7 +60,7 @@ def compute(input_ids: tf.Tensor, attention_mask: tf.Tensor, positions: tf.Tenso
     ]
 )
 def compute_in_graph(input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    return compute_by_length(compute, input_ids, attention_mask, places, WIDTH)
+    return compute_by_length(compute, input_ids, attention_mask, places, SPEC)
 
 
 @given(batch=batches())
@@ -81,7 +83,7 @@ def test_groups_have_little_padding_and_every_wanted_row_once(batch: Batch) -> N
         groups.append(attention_mask.numpy())
         return compute(input_ids, attention_mask, positions)
 
-    compute_by_length(note, *map(tf.constant, batch), WIDTH)
+    compute_by_length(note, *map(tf.constant, batch), SPEC)
     lengths = [[max(np.flatnonzero(row)) + 1 for row in group] for group in groups]
     for group, of_rows in zip(groups, lengths, strict=True):
         assert group.shape[1] == max(of_rows)
@@ -93,11 +95,24 @@ def test_groups_have_little_padding_and_every_wanted_row_once(batch: Batch) -> N
     assert sum(map(len, groups)) == len(wanted)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta"])
-def test_a_model_fills_the_same(model_type: str, byte_tokenizer: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "precision", "difference"),
+    [
+        ("bert", "float32", 1e-6),
+        ("distilbert", "float32", 1e-6),
+        ("roberta", "float32", 1e-6),
+        ("bert", "bfloat16", 1e-3),
+        ("distilbert", "bfloat16", 1e-3),
+    ],
+)
+def test_a_model_fills_the_same(
+    model_type: str, precision: str, difference: float, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """In bfloat16 too, as the samples of a run that trains in it are filled."""
     fields = {"model_type": model_type} | TINY_CONFIGS[model_type]
     config = Config(data=DataConfig(block_size=64), model=ModelConfig(config=fields))
-    model, _ = make_model(config, byte_tokenizer)
+    with precision_policy(precision):
+        model, _ = make_model(config, byte_tokenizer)
     tokenizer = copy.copy(byte_tokenizer)
     tokenizer.model_max_length = 64
     texts = ["<mask>", "the <mask> of", "a " * 20 + "<mask> <mask>", "none", "a " * 20 + "<mask>", "x <mask>"]
@@ -106,6 +121,8 @@ def test_a_model_fills_the_same(model_type: str, byte_tokenizer: PreTrainedToken
     grouped, whole = (
         FillMask(model, tokenizer, 3, 4, by_length).fill(*inputs) for by_length in (True, False)
     )
-    for name in ("positions", "token_ids", "tokens"):
-        np.testing.assert_array_equal(grouped[name], whole[name])
-    np.testing.assert_allclose(grouped["scores"], whole["scores"], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(grouped["positions"], whole["positions"])
+    np.testing.assert_allclose(grouped["scores"], whole["scores"], rtol=0, atol=difference)
+    if precision == "float32":  # candidates that are nearly as likely may change places otherwise
+        for name in ("token_ids", "tokens"):
+            np.testing.assert_array_equal(grouped[name], whole[name])

@@ -8,14 +8,14 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.export.length_groups import compute_by_length
-from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, hidden_width
+from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, hidden_spec
 
 
 class FillMask(tf.Module):
     """Fills masks with a model's most probable words.
 
     Attributes:
-        model: a Hugging Face model in float32.
+        model: a Hugging Face model; of an export in float32, of a run that trains in what it computes in.
         max_length: tokens that the model takes.
         max_masks: masks of a text that are answered; the first ones.
         top_k: K, candidates for each mask.
@@ -90,10 +90,10 @@ class FillMask(tf.Module):
     def _compute_hidden(
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
-        """What the head is applied to, float32 [P, D], at the rows and columns `places`."""
+        """What the head is applied to at the rows and columns `places`, see `hidden_spec`."""
         compute = partial(compute_hidden_at, self.model)
         if self._group_by_length:
-            return compute_by_length(compute, input_ids, attention_mask, places, hidden_width(self.model))
+            return compute_by_length(compute, input_ids, attention_mask, places, hidden_spec(self.model))
         indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
         return compute(input_ids, attention_mask, indices)
 

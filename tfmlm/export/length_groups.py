@@ -15,7 +15,7 @@ Compute = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def compute_by_length(
-    compute: Compute, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor, width: int
+    compute: Compute, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor, spec: tf.TensorSpec
 ) -> tf.Tensor:
     """Calls `compute` on groups of rows of like length; a row without a place costs nothing.
 
@@ -24,10 +24,10 @@ def compute_by_length(
         input_ids: int32 [N, L].
         attention_mask: int32 [N, L]; what follows the last that is not 0 in a row is left out.
         places: int32 [P, 2], rows and columns whose values are wanted.
-        width: D.
+        spec: [None, D] and the dtype of what `compute` returns.
 
     Returns:
-        float32 [P, D], the values at the places.
+        [P, D], the values at the places.
     """
     rows, columns = places[:, 0], places[:, 1]
     ends = 1 + tf.range(tf.shape(attention_mask)[1])
@@ -46,13 +46,13 @@ def compute_by_length(
         attention_mask_of_group = tf.gather(attention_mask, group)[:, :longest]
         computed = compute(input_ids_of_group, attention_mask_of_group, positions)
         values = tf.tensor_scatter_nd_update(values, ours[:, tf.newaxis], computed)
-        return start + tf.size(group), tf.ensure_shape(values, [None, width])
+        return start + tf.size(group), tf.ensure_shape(values, spec.shape)
 
     _, values = tf.while_loop(
         lambda start, _: start < tf.size(order),
         add_group,
-        (tf.constant(0), tf.zeros([tf.shape(places)[0], width])),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, width])),
+        (tf.constant(0), tf.zeros([tf.shape(places)[0], spec.shape[1]], spec.dtype)),
+        shape_invariants=(tf.TensorShape([]), spec.shape),
         parallel_iterations=1,  # each uses all cores
     )
     return values

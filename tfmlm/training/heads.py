@@ -66,7 +66,7 @@ def compute_hidden_at(
     """What `apply_head` makes logits of, at chosen positions; arguments as in `compute_logits_at`.
 
     Returns:
-        [P, D] in the model's compute dtype, D being `hidden_width`.
+        [P, D] in the model's compute dtype, see `hidden_spec`.
     """
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training}
     if model.config.model_type not in ARCHITECTURES:
@@ -82,10 +82,11 @@ def apply_head(model: TFPreTrainedModel, hidden: tf.Tensor) -> tf.Tensor:
     return _HEADS[model.config.model_type](model, hidden[tf.newaxis])[0]
 
 
-def hidden_width(model: TFPreTrainedModel) -> int:
-    """D of `compute_hidden_at`."""
+def hidden_spec(model: TFPreTrainedModel) -> tf.TensorSpec:
+    """Shape [None, D] and dtype of what `compute_hidden_at` returns."""
     has_head_apart = model.config.model_type in ARCHITECTURES
-    return int(model.config.hidden_size if has_head_apart else model.config.vocab_size)
+    width = model.config.hidden_size if has_head_apart else model.config.vocab_size
+    return tf.TensorSpec([None, width], model.compute_dtype)
 
 
 def _gather_rows(values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
