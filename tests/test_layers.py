@@ -31,6 +31,7 @@ TOP_LEVEL = {
     "run_lock": "base",
     "signals": "base",
     "texts": "base",
+    "whole_files": "base",
     "outcome": "commands",
     "run": "commands",
     "report": "commands",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from tfmlm.candidate import Samples
 from tfmlm.config import Config
 from tfmlm.config_loading import differing_keys, dump_config, load_config
 from tfmlm.errors import UserError, reason_of
+from tfmlm.whole_files import write_atomically
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
@@ -198,15 +197,3 @@ def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
             f"{str(path)!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
         )
     return load_config(config_file, overrides), model_dir
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name and renames it; nothing stays of one that failed."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise

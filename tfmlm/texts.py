@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
 from tfmlm.errors import UserError
+from tfmlm.whole_files import begin_file
 
 T = TypeVar("T")
 
@@ -159,18 +158,12 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     """
     if path.is_dir():
         raise UserError(f"--output {str(path)!r} is a folder; give a file")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     num_lines = 0
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        with begin_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             for line in lines:
                 file.write(line + "\n")
                 num_lines += 1
-        unfinished.replace(path)
     except OSError as error:
         raise UserError(f"--output {str(path)!r} cannot be written: {error.strerror}") from error
-    finally:
-        # Where a folder on the way is a file, there is nothing to remove either.
-        with suppress(OSError):
-            unfinished.unlink()
     return num_lines

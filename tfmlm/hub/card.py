@@ -22,8 +22,9 @@ from tfmlm.errors import UserError, first_line
 from tfmlm.export.saved_model import DESCRIPTION_NAME
 from tfmlm.hub.card_settings import find_base_model, find_dataset, list_settings, publish_path
 from tfmlm.hub.card_usage import Usage, choose_text, describe_usage
-from tfmlm.run_folder import Result, RunFolder, write_atomically
+from tfmlm.run_folder import Result, RunFolder
 from tfmlm.training.strategy import choose_precision
+from tfmlm.whole_files import begin_file, write_atomically
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "training.png"
@@ -69,7 +70,8 @@ def write_card(config: Config, folder: RunFolder, result: Result, circumstances:
         ]
     )
     try:
-        _copy_atomically(folder.plots_dir / _PLOT, folder.model_dir / PICTURE_NAME)
+        with begin_file(folder.model_dir / PICTURE_NAME) as unfinished:
+            shutil.copyfile(folder.plots_dir / _PLOT, unfinished)
         write_atomically(folder.model_dir / CARD_NAME, f"---\n{metadata}\n---\n\n{body}")
     except OSError as error:
         raise UserError(
@@ -87,12 +89,6 @@ def _takes_texts(result: Result) -> bool:
         return False
     description = json.loads(Path(result.saved_model_dir, DESCRIPTION_NAME).read_text(encoding="utf-8"))
     return bool(description["text_signature"])
-
-
-def _copy_atomically(source: Path, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
 
 
 # === Metadata ===

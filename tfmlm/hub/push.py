@@ -13,8 +13,9 @@ from tfmlm.config import HubConfig
 from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.upload import PushError, Upload, upload_patiently
-from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, write_atomically
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.signals import handling_signals
+from tfmlm.whole_files import write_atomically
 
 WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 """Of a model that was larger, shards would stay behind and be loaded instead."""

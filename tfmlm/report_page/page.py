@@ -13,7 +13,7 @@ from tfmlm.report_page.samples import show_samples
 from tfmlm.report_page.settings import show_settings
 from tfmlm.report_page.summary import show_summary
 from tfmlm.report_page.tables import mark_run
-from tfmlm.run_folder import write_atomically
+from tfmlm.whole_files import write_atomically
 
 
 def write_report(paths: list[Path], output: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from tfmlm.whole_files import begin_file
 
 _PLOTS = {
     "loss": ("loss (nats a masked token)", {"loss": "training", "eval_loss": "held out"}),
@@ -35,14 +36,5 @@ def plot_metrics(metrics_file: Path, plots_dir: Path) -> None:
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend()
-        _save(figure, plots_dir / f"{name}.png")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Writes a PNG under a temporary name and renames it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(unfinished, format="png", dpi=120)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        with begin_file(plots_dir / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, format="png", dpi=120)

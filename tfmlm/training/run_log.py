@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfmlm.errors import UserError, reason_of
-from tfmlm.run_folder import write_atomically
 from tfmlm.training.evaluate import Evaluation
+from tfmlm.whole_files import write_atomically
 
 _FIELDS = (
     "step",
