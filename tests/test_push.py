@@ -14,7 +14,7 @@ from tests.faults import NoteFault
 from tests.hub_client import assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_server import TOKEN, Fault, HubServer, running_hub
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
-from tfmlm.config_loading import check_config, load_config
+from tfmlm.config_loading import check_config, dump_config, load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.push import push_model
 
@@ -38,7 +38,8 @@ def model_dir(tmp_path: Path) -> Path:
     (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n")
     (folder / "config.json").write_text('{"model_type": "bert"}')
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4000)
-    (folder / "run_config.yaml").write_text("model: {name_or_path: bert}\nhub: {repo_id: me/mine}\n")
+    config = Config(model=ModelConfig(name_or_path="bert"), hub=HubConfig(repo_id="me/mine"))
+    (folder / "run_config.yaml").write_text(dump_config(config))
     return folder
 
 

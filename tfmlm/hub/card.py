@@ -17,11 +17,12 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tfmlm import __version__
 from tfmlm.config import FILE_SOURCES, Config
+from tfmlm.data.shards import is_shard_folder
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.saved_model import DESCRIPTION_NAME
-from tfmlm.hub.card_settings import find_base_model, find_dataset, list_settings, publish_path
 from tfmlm.hub.card_usage import Usage, choose_text, describe_usage
+from tfmlm.hub.published import is_hub_id, list_settings, publish_path
 from tfmlm.run_folder import Result, RunFolder
 from tfmlm.training.strategy import choose_precision
 from tfmlm.whole_files import begin_file, write_atomically
@@ -102,12 +103,25 @@ def _make_metadata(config: Config, result: Result, text: str) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="fill-mask",
         tags=["fill-mask", "tensorflow", "tfmlm"],
-        base_model=find_base_model(config),
-        datasets=find_dataset(config),
+        base_model=_find_base_model(config),
+        datasets=_find_dataset(config),
         metrics=["perplexity", "accuracy"],
         eval_results=list(_list_metrics(config, result)),
         widget=[{"text": text}],
     )
+
+
+def _find_base_model(config: Config) -> str | None:
+    """The Hub id of the model that was trained further, if it came from the Hub."""
+    name = config.model.name_or_path
+    return name if name and is_hub_id(name) else None
+
+
+def _find_dataset(config: Config) -> str | None:
+    """The Hub id of the dataset, if it came from the Hub."""
+    source = config.data.source
+    is_other = source in (*FILE_SOURCES, "installed-docs") or is_shard_folder(source)
+    return source if not is_other and is_hub_id(source) else None
 
 
 def _list_metrics(config: Config, result: Result) -> Iterator[EvalResult]:
@@ -149,7 +163,7 @@ masked tokens, one of its first five for {result.eval_top_5:.1%}.
 
 
 def _describe_origin(config: Config) -> str:
-    base_model = find_base_model(config)
+    base_model = _find_base_model(config)
     if base_model:
         return f"trained further from [{base_model}](https://huggingface.co/{base_model})"
     if config.model.name_or_path:
@@ -174,7 +188,7 @@ token, {rest:.0%} left as they were.
 
 
 def _describe_source(config: Config) -> str:
-    data, dataset = config.data, find_dataset(config)
+    data, dataset = config.data, _find_dataset(config)
     if dataset:
         name = f"[{dataset}](https://huggingface.co/datasets/{dataset})"
         configuration = f", configuration `{data.config_name}`" if data.config_name else ""

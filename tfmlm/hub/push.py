@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import signal
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from tfmlm.config import HubConfig
-from tfmlm.config_loading import load_config
+from tfmlm.config_loading import dump_config, load_config
 from tfmlm.errors import UserError
+from tfmlm.hub.published import publish_config
 from tfmlm.hub.upload import PushError, Upload, upload_patiently
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.signals import handling_signals
@@ -39,9 +44,9 @@ def push_model(model_dir: Path, hub: HubConfig, command: str) -> str:
     """
     if not hub.repo_id:
         raise UserError("hub.repo_id is empty; set it to a name such as me/my-model")
-    upload = Upload("masked language model", model_dir, hub.revision, WEIGHT_FILES)
     try:
-        with interruptible():
+        with interruptible(), _as_published(model_dir) as folder:
+            upload = Upload("masked language model", folder, hub.revision, WEIGHT_FILES)
             return upload_patiently(upload, hub)
     except (PushError, KeyboardInterrupt) as error:
         reason = str(error) or "it was interrupted"
@@ -67,6 +72,19 @@ def push_run(folder: RunFolder, hub: HubConfig) -> None:
 def interruptible() -> AbstractContextManager[None]:
     """Lets SIGTERM do what Ctrl-C does, so that a push that is ended can say what is not done."""
     return handling_signals(signal.default_int_handler, signal.SIGTERM)
+
+
+@contextmanager
+def _as_published(model_dir: Path) -> Iterator[Path]:
+    """A folder of links to a model's files, in which the configuration names no local path."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = shutil.copytree(model_dir.resolve(), Path(scratch, "model"), copy_function=os.symlink)
+        config_file = folder / RUN_CONFIG_NAME
+        if config_file.exists():
+            published = dump_config(publish_config(load_config(config_file)))
+            config_file.unlink()
+            config_file.write_text(published, encoding="utf-8")
+        yield folder
 
 
 def _command_for(folder: RunFolder, hub: HubConfig) -> str:

@@ -16,6 +16,7 @@ from tfmlm.config import Config
 from tfmlm.config_loading import dump_config
 from tfmlm.errors import PreemptedError, UserError, first_line
 from tfmlm.hub.background import BackgroundPusher
+from tfmlm.hub.published import publish_config
 from tfmlm.hub.push import WEIGHT_FILES, interruptible
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
@@ -83,7 +84,7 @@ class Snapshots:
         path = self._folder.snapshots_dir / f"model-{step:08d}"
         try:
             path.parent.mkdir(exist_ok=True)
-            texts = {RUN_CONFIG_NAME: dump_config(self._config)}
+            texts = {RUN_CONFIG_NAME: dump_config(publish_config(self._config))}
             save_model_folder(setup.model.model, setup.data.tokenizer, path, texts)
         except _WRITE_ERRORS as error:
             # Not the advice of a run that ends: this one goes on, and pushes again later.

@@ -1,21 +1,23 @@
-"""What of a configuration may be published: Hub ids, settings, and of local paths only the last part."""
+"""What of a configuration may be published: settings, Hub ids, and of local paths only the last part."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfmlm.config import FILE_SOURCES, Config
-from tfmlm.data.shards import is_shard_folder
 
 _SECTIONS = ("data", "tokenizer", "masking", "model", "optimizer", "train", "distribute")
 _SEED = "run.seed"
 _PRIVATE = ("distribute.tpu",)
 """Says where a machine is, and nothing about the model."""
+
+_TEXTS = ("run.sample_texts",)
+"""May begin like a path."""
 
 _PATHS = (
     "data.source",
@@ -23,21 +25,10 @@ _PATHS = (
     "data.validation_files",
     "tokenizer.name_or_path",
     "model.name_or_path",
+    "run.output_dir",
+    "export.dir",
 )
 _PACKAGE_SCHEME = "package:"
-
-
-def find_base_model(config: Config) -> str | None:
-    """The Hub id of the model that was trained further, if it came from the Hub."""
-    name = config.model.name_or_path
-    return name if name and _is_hub_id(name) else None
-
-
-def find_dataset(config: Config) -> str | None:
-    """The Hub id of the dataset, if it came from the Hub."""
-    source = config.data.source
-    is_other = source in (*FILE_SOURCES, "installed-docs") or is_shard_folder(source)
-    return source if not is_other and _is_hub_id(source) else None
 
 
 def list_settings(config: Config) -> Iterator[tuple[str, str]]:
@@ -51,10 +42,33 @@ def list_settings(config: Config) -> Iterator[tuple[str, str]]:
                 yield key, json.dumps(shown, ensure_ascii=False)
 
 
+def publish_config(config: Config) -> Config:
+    """The configuration without what only its own machine has: of local paths the last part is left."""
+    sections = (*_SECTIONS, "run", "export")
+    return replace(config, **{name: _publish_section(name, getattr(config, name)) for name in sections})
+
+
 def publish_path(name: str) -> str:
     """A Hub id, a source or a package as it is; the last part of a path."""
     is_known = name in (*FILE_SOURCES, "installed-docs") or name.startswith(_PACKAGE_SCHEME)
-    return name if is_known or _is_hub_id(name) else PurePosixPath(name).name
+    return name if is_known or is_hub_id(name) else PurePosixPath(name).name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name may be a repository on the Hub, and is no path here."""
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII) is not None and not Path(name).exists()
+
+
+def _publish_section(section: str, settings: Any) -> Any:
+    defaults = type(settings)()
+    published = {}
+    for name, value in vars(settings).items():
+        key = f"{section}.{name}"
+        if key in _PRIVATE:
+            published[name] = getattr(defaults, name)
+        elif key not in _TEXTS:
+            published[name] = _publish(value, is_path=key in _PATHS)
+    return replace(settings, **published)
 
 
 def _publish(value: Any, *, is_path: bool) -> Any:
@@ -65,7 +79,3 @@ def _publish(value: Any, *, is_path: bool) -> Any:
     if isinstance(value, str) and (is_path or value.startswith(("/", "~")) or "://" in value):
         return publish_path(value)
     return value
-
-
-def _is_hub_id(name: str) -> bool:
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII) is not None and not Path(name).exists()
