@@ -22,7 +22,7 @@ test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests with cov
 	$(BIN)/pytest $(or $(ARGS),--cov)
 
 test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
-	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py tests/test_card.py
+	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py tests/card/test_usage.py
 
 faults: .venv/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault

@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and the settings that must precede TensorFlow."""
 
+import gc
 import os
 import subprocess
 import tempfile
@@ -68,6 +69,28 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     with tempfile.TemporaryDirectory() as folder:
         bpe.save_model(folder)
         return RobertaTokenizerFast.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session", params=["word_tokenizer", "byte_tokenizer"])
+def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    """Each of the two in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither this project's cache nor that of datasets."""
+    import datasets
+
+    monkeypatch.setenv("TFMLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+@pytest.fixture
+def left_open() -> Iterator[None]:
+    """Collects the files that the CSV reader of datasets does not close while their warning is ignored."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -6,7 +6,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.hub_server import SIGNATURE, TOKEN, HubServer
+from tests.hub_interface import SIGNATURE, TOKEN
+from tests.hub_server import HubServer
+
+NO_HUB = "http://127.0.0.1:9"
+"""Where nobody listens."""
 
 
 def environment_for(hub: HubServer | str, **more: str) -> dict[str, str]:

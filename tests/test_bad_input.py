@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.bad_input import CONFIG, TABLE, Case, write_page
+from tests.bad_input import TABLE, write_page
+from tests.bad_input.case import CONFIG, Case
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
 from tfmlm.cli import main, make_parser

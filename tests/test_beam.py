@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.test_prepare_command import assert_one_line, read_files
+from tests.prepared import assert_one_line, read_files
 from tests.tiny import SENTENCES
 from tfmlm.cli import main
 from tfmlm.data.shards import Manifest, read_manifest

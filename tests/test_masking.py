@@ -1,107 +1,29 @@
-"""Masks are a function of (seed, epoch, example, position), fall on text only, in the promised shares."""
+"""Masks are a function of (seed, epoch, example, position), and fall on text only."""
 
 from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.typing import NDArray
-from scipy import stats
-from transformers import (
-    BertConfig,
-    DataCollatorForLanguageModeling,
-    PreTrainedTokenizerFast,
-    TFBertForMaskedLM,
-)
 
+from tests.masking_blocks import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    UNK,
+    VOCABULARY,
+    Arrays,
+    apply_collator,
+    make_blocks,
+    make_collator,
+)
+from tests.slow_masking import mask_slowly, mix, unit
 from tfmlm.config import MaskingConfig
 from tfmlm.data.masking import EVALUATION_EPOCH, IGNORE_LABEL, MaskableVocabulary, MaskingCollator
-from tfmlm.data.packing import StreamTokenizer
-
-PAD, UNK, CLS, SEP, MASK = range(5)
-VOCABULARY = MaskableVocabulary(
-    mask_token_id=MASK,
-    protected_ids=np.array([PAD, CLS, SEP, MASK], np.int32),
-    random_ids=np.arange(5, 37, dtype=np.int32),
-)
-SMALLEST_P_VALUE = 1e-3
-"""The seeds are fixed, so a test passes always or never."""
-
-Arrays = dict[str, NDArray]
-
-# === A slow reference ===
-
-
-def mix(value: np.uint64) -> np.uint64:
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def unit(bits: np.uint64) -> np.float32:
-    return np.float32(int(bits) >> 40) / np.float32(2**24)
-
-
-@np.errstate(over="ignore")
-def mask_slowly(collator: MaskingCollator, blocks: Arrays, epochs: list[int]) -> Arrays:
-    """What `MaskingCollator` promises, one token at a time."""
-    masking, vocabulary = collator.masking, collator.vocabulary
-    masked = {
-        "input_ids": blocks["input_ids"].copy(),
-        "attention_mask": np.zeros_like(blocks["input_ids"]),
-        "labels": np.full_like(blocks["input_ids"], IGNORE_LABEL),
-    }
-    for row, token_ids in enumerate(blocks["input_ids"]):
-        epoch_key = mix(mix(np.uint64(collator.seed % 2**64)) + np.uint64(epochs[row]))
-        row_key = mix(epoch_key + np.uint64(blocks["example_id"][row]))
-        for position, token_id in enumerate(token_ids):
-            if position >= blocks["num_tokens"][row]:
-                continue
-            masked["attention_mask"][row, position] = 1
-            if blocks["special_tokens_mask"][row, position] or token_id in vocabulary.protected_ids:
-                continue
-            choice = mix(row_key + np.uint64(position) * np.uint64(0x9E3779B97F4A7C15))
-            if not unit(choice) < np.float32(masking.rate):
-                continue
-            masked["labels"][row, position] = token_id
-            action = mix(choice ^ np.uint64(0x5851F42D4C957F2D))
-            if unit(action) < np.float32(masking.mask_fraction):
-                masked["input_ids"][row, position] = vocabulary.mask_token_id
-            elif unit(action) < np.float32(masking.mask_fraction + masking.random_fraction):
-                draw = (int(action) & 0xFFFFFFFF) * len(vocabulary.random_ids) >> 32
-                masked["input_ids"][row, position] = vocabulary.random_ids[draw]
-    return masked
-
-
-# === Building blocks ===
-
-
-def make_collator(
-    rate: float = 0.15, mask_fraction: float = 0.8, random_fraction: float = 0.1, seed: int = 0
-) -> MaskingCollator:
-    return MaskingCollator(VOCABULARY, MaskingConfig(rate, mask_fraction, random_fraction), seed)
-
-
-def make_blocks(token_ids: NDArray, example_ids: NDArray | None = None) -> Arrays:
-    """Full blocks without special tokens."""
-    num_rows, length = token_ids.shape
-    return {
-        "input_ids": token_ids.astype(np.int32),
-        "special_tokens_mask": np.zeros((num_rows, length), np.bool_),
-        "num_tokens": np.full(num_rows, length, np.int32),
-        "example_id": np.arange(num_rows) if example_ids is None else np.asarray(example_ids, np.int64),
-    }
-
-
-def apply_collator(collator: MaskingCollator, blocks: Arrays, epoch: int | list[int] = 0) -> Arrays:
-    tensors = {name: tf.constant(column) for name, column in blocks.items()}
-    masked = collator(tensors, tf.constant(epoch, tf.int64))
-    return {name: column.numpy() for name, column in masked.items()}
 
 
 @st.composite
@@ -248,68 +170,6 @@ def test_nobody_changes_a_collator_that_a_graph_was_traced_with() -> None:
         collator.vocabulary.mask_token_id = 1
 
 
-# === The shares, on a million tokens ===
-
-
-@pytest.fixture(scope="module", params=[0, 1, 2**40])
-def million_masked(request: pytest.FixtureRequest) -> Arrays:
-    blocks = make_blocks(np.full((4096, 256), UNK))
-    return apply_collator(make_collator(seed=request.param), blocks)
-
-
-def test_the_share_of_chosen_tokens_is_the_rate(million_masked: Arrays) -> None:
-    chosen = million_masked["labels"] != IGNORE_LABEL
-    observed = [chosen.sum(), (~chosen).sum()]
-    expected = [0.15 * chosen.size, 0.85 * chosen.size]
-    assert stats.chisquare(observed, expected).pvalue > SMALLEST_P_VALUE
-
-
-def test_chosen_tokens_are_masked_replaced_and_kept_80_10_10(million_masked: Arrays) -> None:
-    chosen = million_masked["labels"] != IGNORE_LABEL
-    shown = million_masked["input_ids"][chosen]
-    observed = [(shown == MASK).sum(), (shown > MASK).sum(), (shown == UNK).sum()]
-    assert sum(observed) == chosen.sum()
-    expected = np.array([0.8, 0.1, 0.1]) * chosen.sum()
-    assert stats.chisquare(observed, expected).pvalue > SMALLEST_P_VALUE
-
-
-def test_random_words_are_uniform(million_masked: Arrays) -> None:
-    shown = million_masked["input_ids"]
-    counts = np.bincount(shown[shown > MASK], minlength=37)[VOCABULARY.random_ids]
-    assert counts.sum() > 14_000
-    assert stats.chisquare(counts).pvalue > SMALLEST_P_VALUE
-
-
-def test_no_position_and_no_example_is_preferred(million_masked: Arrays) -> None:
-    chosen = million_masked["labels"] != IGNORE_LABEL
-    for axis in (0, 1):
-        counts = chosen.sum(axis=axis)
-        # The variance of a binomial count is smaller than a Poisson's, which `chisquare` takes it for.
-        statistic = ((counts - counts.mean()) ** 2).sum() / (chosen.shape[axis] * 0.15 * 0.85)
-        assert SMALLEST_P_VALUE < stats.chi2.cdf(statistic, len(counts) - 1) < 1 - SMALLEST_P_VALUE
-
-
-def test_neighbours_examples_epochs_and_seeds_are_independent() -> None:
-    blocks = make_blocks(np.full((1024, 128), UNK))
-
-    def choose(epoch: int, seed: int) -> NDArray:
-        return apply_collator(make_collator(rate=0.5, seed=seed), blocks, epoch)["labels"] != IGNORE_LABEL
-
-    first = choose(epoch=0, seed=0)
-    pairs = {
-        "next position": (first[:, :-1], first[:, 1:]),
-        "next example": (first[:-1], first[1:]),
-        "next epoch": (first, choose(epoch=1, seed=0)),
-        "next seed": (first, choose(epoch=0, seed=1)),
-        # With one sum for a key, example 1 of epoch 0 would get the masks of example 0 of epoch 1.
-        "epoch for example": (first[1:], choose(epoch=1, seed=0)[:-1]),
-        "seed for epoch": (choose(epoch=1, seed=0), choose(epoch=0, seed=1)),
-    }
-    for name, (left, right) in pairs.items():
-        table = np.histogram2d(left.ravel(), right.ravel(), bins=2)[0]
-        assert stats.chi2_contingency(table).pvalue > SMALLEST_P_VALUE, name
-
-
 # === What always holds ===
 
 
@@ -381,135 +241,3 @@ def test_no_two_of_many_seeds_epochs_and_examples_share_their_masks() -> None:
         for row in range(8)
     ]
     assert len(set(seen)) == len(seen)
-
-
-# === Tokenizers ===
-
-
-@pytest.mark.parametrize("fixture", ["word_tokenizer", "byte_tokenizer"])
-def test_vocabulary_from_a_tokenizer(fixture: str, request: pytest.FixtureRequest) -> None:
-    tokenizer = request.getfixturevalue(fixture)
-    vocabulary = MaskableVocabulary.from_tokenizer(tokenizer)
-    special = set(tokenizer.all_special_ids)
-    assert vocabulary.mask_token_id == tokenizer.mask_token_id
-    assert set(vocabulary.protected_ids) == special - {tokenizer.unk_token_id}
-    assert sorted([*vocabulary.random_ids, *special]) == list(range(len(tokenizer)))
-
-
-def test_a_tokenizer_whose_unknown_word_is_its_end_of_text_can_still_mask_unknown_words(
-    byte_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    # As in GPT-2's family; the borders are protected by `special_tokens_mask` alone.
-    shared = PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokenizer.backend_tokenizer,
-        unk_token="</s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        mask_token="<mask>",
-    )
-    vocabulary = MaskableVocabulary.from_tokenizer(shared)
-    assert set(vocabulary.protected_ids) == {shared.pad_token_id, shared.mask_token_id}
-
-
-def test_a_text_that_spells_a_special_token_is_text_but_is_never_masked(
-    word_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    stream = StreamTokenizer(word_tokenizer)(["the [SEP] list"])
-    sep = word_tokenizer.sep_token_id
-    spelled = np.flatnonzero(stream.token_ids == sep)[0]
-    assert 0 < spelled < len(stream.token_ids) - 1
-    assert stream.is_special.nonzero()[0].tolist() == [0, len(stream.token_ids) - 1]
-
-    blocks = make_blocks(stream.token_ids[np.newaxis]) | {
-        "special_tokens_mask": stream.is_special[np.newaxis]
-    }
-    vocabulary = MaskableVocabulary.from_tokenizer(word_tokenizer)
-    masked = apply_collator(MaskingCollator(vocabulary, MaskingConfig(rate=1.0), seed=0), blocks)
-    not_chosen = np.flatnonzero(masked["labels"][0] == IGNORE_LABEL)
-    assert not_chosen.tolist() == [0, spelled, len(stream.token_ids) - 1]
-
-
-# === What the stock parts do wrong, and these do not (DESIGN.md, section 2) ===
-
-
-def stock_collator(tokenizer: PreTrainedTokenizerFast, **settings: float) -> DataCollatorForLanguageModeling:
-    return DataCollatorForLanguageModeling(tokenizer, return_tensors="tf", **settings)
-
-
-def test_stock_prepare_tf_dataset_loses_the_special_tokens_mask_and_unknown_words_with_it(
-    word_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    rows = {
-        "input_ids": [[CLS, 10, UNK, 11, UNK, SEP]],
-        "special_tokens_mask": [[1, 0, 0, 0, 0, 1]],
-    }
-    stock = stock_collator(word_tokenizer, mlm_probability=1.0)
-    config = BertConfig(
-        vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
-    batches = TFBertForMaskedLM(config).prepare_tf_dataset(
-        Dataset.from_dict(rows), batch_size=1, shuffle=False, collate_fn=stock
-    )
-    _, through_stock_pipeline = next(iter(batches))
-    assert through_stock_pipeline.numpy().tolist() == [[-100, 10, -100, 11, -100, -100]]
-    # The collator by itself would have chosen them: the mask was lost on the way.
-    alone = stock([{name: column[0] for name, column in rows.items()}])
-    assert alone["labels"].numpy().tolist() == [[-100, 10, UNK, 11, UNK, -100]]
-
-    blocks = make_blocks(np.array(rows["input_ids"]))
-    blocks["special_tokens_mask"] = np.array(rows["special_tokens_mask"], np.bool_)
-    ours = apply_collator(make_collator(rate=1.0), blocks)
-    assert ours["labels"].tolist() == [[-100, 10, UNK, 11, UNK, -100]]
-
-
-def test_stock_collator_takes_seed_zero_for_no_seed(word_tokenizer: PreTrainedTokenizerFast) -> None:
-    token_ids = np.random.default_rng(0).integers(5, 37, (8, 64))
-    rows = [{"input_ids": row.tolist(), "special_tokens_mask": [0] * 64} for row in token_ids]
-
-    def stock_masks(seed: int) -> NDArray:
-        return stock_collator(word_tokenizer, mlm_probability=0.5, seed=seed)(rows)["labels"].numpy()
-
-    assert (stock_masks(seed=1) == stock_masks(seed=1)).all()
-    assert (stock_masks(seed=0) != stock_masks(seed=0)).any()
-
-    ours = [
-        apply_collator(make_collator(rate=0.5, seed=0), make_blocks(token_ids))["labels"] for _ in range(2)
-    ]
-    assert (ours[0] == ours[1]).all()
-
-
-def test_stock_collator_draws_special_tokens_for_random_words(
-    word_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    token_ids = np.full((64, 128), 20)
-    stock = stock_collator(
-        word_tokenizer, mlm_probability=1.0, mask_replace_prob=0.0, random_replace_prob=1.0, seed=1
-    )
-    rows = [{"input_ids": row.tolist(), "special_tokens_mask": [0] * 128} for row in token_ids]
-    special = set(word_tokenizer.all_special_ids)
-    assert special & set(stock(rows)["input_ids"].numpy().flat) == special
-
-    vocabulary = MaskableVocabulary.from_tokenizer(word_tokenizer)
-    every_word = MaskingConfig(rate=1.0, mask_fraction=0.0, random_fraction=1.0)
-    ours = apply_collator(MaskingCollator(vocabulary, every_word, seed=1), make_blocks(token_ids))
-    assert not special & set(ours["input_ids"].flat)
-    assert len(set(ours["input_ids"].flat)) == len(vocabulary.random_ids)
-
-
-def test_stock_collator_masks_an_example_by_its_place_in_the_run_not_by_what_it_is(
-    word_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    token_ids = np.random.default_rng(0).integers(5, 37, (4, 64))
-    rows = [{"input_ids": row.tolist(), "special_tokens_mask": [0] * 64} for row in token_ids]
-    in_order, reversed_order = (
-        stock_collator(word_tokenizer, mlm_probability=0.5, seed=1)(some)["labels"].numpy()
-        for some in (rows, rows[::-1])
-    )
-    assert (in_order != reversed_order[::-1]).any()
-
-    blocks = make_blocks(token_ids)
-    backwards = {name: column[::-1].copy() for name, column in blocks.items()}
-    ours, ours_backwards = (
-        apply_collator(make_collator(rate=0.5, seed=1), some)["labels"] for some in (blocks, backwards)
-    )
-    assert (ours == ours_backwards[::-1]).all()

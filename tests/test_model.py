@@ -168,61 +168,68 @@ def change_config(folder: Path, **fields: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-def test_bad_models_are_named_in_one_line(
-    tmp_path: Path, hub_folder: Path, byte_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    bert = tmp_path / "bert"
-    make_tiny("bert", **TINY_CONFIGS["bert"]).save_pretrained(bert, safe_serialization=True)
-    no_weights = tmp_path / "no_weights"
+def write_folders_without_a_model(folder: Path) -> None:
+    """No weights; pickled ones; a model that is code of its own."""
+    no_weights = folder / "no_weights"
     no_weights.mkdir()
     BertConfig().save_pretrained(no_weights)
-    coded = tmp_path / "coded"
+    pickled = folder / "pickled"
+    shutil.copytree(no_weights, pickled)
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    coded = folder / "coded"
     coded.mkdir()
     (coded / "model.safetensors").write_bytes(b"")
     auto_map = {"AutoConfig": "own.OwnConfig", "AutoModelForMaskedLM": "own.OwnModel"}
     (coded / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto_map}))
     (coded / "own.py").write_text("raise SystemExit('this code must not run')\n")
-    untied = tmp_path / "untied"
-    shutil.copytree(hub_folder, untied)
-    change_config(untied, tie_word_embeddings=False)
-    pickled = tmp_path / "pickled"
-    shutil.copytree(no_weights, pickled)
-    (pickled / "pytorch_model.bin").write_bytes(b"")
-    vision = tmp_path / "vision"
-    shutil.copytree(hub_folder, vision)
-    ViTConfig().save_pretrained(vision)
-    other = tmp_path / "other"
-    shutil.copytree(hub_folder, other)
-    shutil.copy(bert / "model.safetensors", other)
-    other_architecture = tmp_path / "other_architecture"
+
+
+def write_folders_that_do_not_fit(folder: Path, hub_folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Weights and configurations that are whole, or nearly, and not of each other; `bert` is whole."""
+    bert = folder / "bert"
+    make_tiny("bert", **TINY_CONFIGS["bert"]).save_pretrained(bert, safe_serialization=True)
+    for name in ("untied", "vision", "other", "broken"):
+        shutil.copytree(hub_folder, folder / name)
+    change_config(folder / "untied", tie_word_embeddings=False)
+    ViTConfig().save_pretrained(folder / "vision")
+    shutil.copy(bert / "model.safetensors", folder / "other")
+    (folder / "broken" / "model.safetensors").write_bytes(b"not safetensors")
+    other_architecture = folder / "other_architecture"
     shutil.copytree(bert, other_architecture)
     shutil.copy(hub_folder / "model.safetensors", other_architecture)
-    other_in_parts = tmp_path / "other_in_parts"
+    other_in_parts = folder / "other_in_parts"
     roberta = make_tiny("roberta", **TINY_CONFIGS["roberta"])
-    save_model_folder(roberta, byte_tokenizer, other_in_parts, {}, max_shard_bytes=20_000)
+    save_model_folder(roberta, tokenizer, other_in_parts, {}, max_shard_bytes=20_000)
     shutil.copy(bert / "config.json", other_in_parts)
-    broken = tmp_path / "broken"
-    shutil.copytree(hub_folder, broken)
-    (broken / "model.safetensors").write_bytes(b"not safetensors")
+
+
+BAD_FOLDERS = {
+    "nowhere/x": "is not a folder",
+    "": "has no config.json",
+    "no_weights": "has no weights",
+    "pickled": "has no weights (model.safetensors or tf_model.h5); pickled PyTorch weights are not",
+    "coded": "needs code of its own (auto_map), which is never run",
+    "untied": "tie_word_embeddings is false",
+    "vision": "'vit' has no TensorFlow masked-LM head",
+    "other": "tensors of the encoder",
+    "other_architecture": "tensors of the encoder",
+    "other_in_parts": "tensors of the encoder",
+    "broken": "cannot be loaded",
+    "bert": "use the model's own tokenizer",
+}
+"""What is said of each folder."""
+
+
+def test_bad_models_are_named_in_one_line(
+    tmp_path: Path, hub_folder: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write_folders_without_a_model(tmp_path)
+    write_folders_that_do_not_fit(tmp_path, hub_folder, byte_tokenizer)
     scratch = TINY_CONFIGS["bert"]
     cases = [
-        (configure(tmp_path / "nowhere" / "x"), "is not a folder"),
-        (configure(tmp_path), "has no config.json"),
-        (configure(no_weights), "has no weights"),
-        (
-            configure(pickled),
-            "has no weights (model.safetensors or tf_model.h5); pickled PyTorch weights are not",
-        ),
-        (configure(coded), "needs code of its own (auto_map), which is never run"),
-        (configure(untied), "tie_word_embeddings is false"),
-        (configure(vision), "'vit' has no TensorFlow masked-LM head"),
-        (configure(other), "tensors of the encoder"),
-        (configure(other_architecture), "tensors of the encoder"),
-        (configure(other_in_parts), "tensors of the encoder"),
-        (configure(broken), "cannot be loaded"),
+        *((configure(tmp_path / name), expected) for name, expected in BAD_FOLDERS.items()),
         (configure("nobody/nothing"), "cannot be loaded"),
         (configure("package:no_such_package/model"), "is not installed"),
-        (configure(bert), "use the model's own tokenizer"),
         (configure(hub_folder, block_size=71), "over the model's maximum of 70"),
         (configure(hub_folder, hiden_size=3), "did you mean 'hidden_size'"),
         (configure(model_type="brt"), "did you mean 'bert'"),

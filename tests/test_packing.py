@@ -1,4 +1,4 @@
-"""The stream is what the tokenizer says, and cutting it into blocks loses and adds nothing."""
+"""Cutting the stream into blocks loses and adds nothing."""
 
 from pathlib import Path
 
@@ -9,145 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Replace
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tests.packed import pack
 from tests.tiny import SENTENCES
-from tfmlm.data.packing import (
-    BlockFormat,
-    StreamTokenizer,
-    TokenStream,
-    cut_blocks,
-    make_blocks,
-    pack_texts,
-)
+from tests.token_streams import DOCSTRINGS, ODD, encode_one_by_one
+from tfmlm.data.packing import BlockFormat, StreamTokenizer, TokenStream, cut_blocks, make_blocks, pack_texts
 
 PAD = 0
-DOCSTRINGS = sorted({doc for value in vars(np).values() if isinstance(doc := value.__doc__, str)})
-"""Several hundred real texts, with tables, code, odd white space and a few letters that are not ASCII."""
-
-SPELLED = ["[SEP]", "a [MASK] b", "[CLS][PAD]", "[UNK]", "</s>", "<s> a", "the <mask>", "  <mask>  a"]
-ODD = ["", " ", "  a  b\n\n\tc ", "\u00e9\u0301\u200b", "\N{GRINNING FACE}\ufe0f", "\x00", "\u4e2d\u6587 a"]
-
-texts_of_all_kinds = st.lists(
-    st.one_of(st.text(max_size=40), st.sampled_from(SPELLED + ODD + SENTENCES)), max_size=8
-)
-
-
-@pytest.fixture(scope="session", params=["word_tokenizer", "byte_tokenizer"])
-def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    return request.getfixturevalue(request.param)
-
-
-def encode_one_by_one(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> TokenStream:
-    """What transformers itself says about each text, end to end."""
-    encodings = [tokenizer(text, return_special_tokens_mask=True) for text in texts]
-    return TokenStream(
-        np.array([token for encoding in encodings for token in encoding["input_ids"]], np.int32),
-        np.array([token for encoding in encodings for token in encoding["special_tokens_mask"]], np.bool_),
-    )
-
-
-def assert_same_stream(left: TokenStream, right: TokenStream) -> None:
-    np.testing.assert_array_equal(left.token_ids, right.token_ids)
-    np.testing.assert_array_equal(left.is_special, right.is_special)
-    assert left.token_ids.dtype == right.token_ids.dtype == np.int32
-    assert left.is_special.dtype == right.is_special.dtype == np.bool_
-
-
-# === Tokenizing ===
-
-
-@settings(deadline=None, max_examples=150)
-@given(texts=texts_of_all_kinds)
-def test_stream_is_what_the_tokenizer_says_of_any_text(
-    any_tokenizer: PreTrainedTokenizerFast, texts: list[str]
-) -> None:
-    assert_same_stream(StreamTokenizer(any_tokenizer)(texts), encode_one_by_one(any_tokenizer, texts))
-
-
-def test_stream_is_what_the_tokenizer_says_of_real_docstrings(any_tokenizer: PreTrainedTokenizerFast) -> None:
-    assert len(DOCSTRINGS) > 300
-    assert max(map(len, DOCSTRINGS)) > 5_000  # more than any model's maximum
-    assert_same_stream(
-        StreamTokenizer(any_tokenizer)(DOCSTRINGS), encode_one_by_one(any_tokenizer, DOCSTRINGS)
-    )
-
-
-def test_an_empty_text_is_its_special_tokens(any_tokenizer: PreTrainedTokenizerFast) -> None:
-    stream = StreamTokenizer(any_tokenizer)([""])
-    assert stream.token_ids.tolist() == [any_tokenizer.cls_token_id, any_tokenizer.sep_token_id]
-    assert stream.is_special.all()
-
-
-def plain_tokenizer(template: str = "$A") -> PreTrainedTokenizerFast:
-    """Words, and around them the special tokens of the template."""
-    words = {"<pad>": 0, "<unk>": 1, "<mask>": 2, "list": 3, "<s>": 4, "</s>": 5}
-    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()
-    backend.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 4), ("</s>", 5)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
-    )
-
-
-def test_a_tokenizer_that_adds_no_special_tokens_marks_none() -> None:
-    stream = StreamTokenizer(plain_tokenizer())(["a list", "", "list"])
-    assert stream.token_ids.tolist() == [1, 3, 3]
-    assert not stream.is_special.any()
-    assert stream.starts_word is None
-
-
-@pytest.mark.parametrize("template", ["<s> $A", "$A </s>", "<s> <s> $A </s> </s> </s>"])
-def test_special_tokens_are_marked_on_either_side_however_many(template: str) -> None:
-    tokenizer = plain_tokenizer(template)
-    texts = ["a list", "", "list", "list list list"]
-    assert_same_stream(StreamTokenizer(tokenizer)(texts), encode_one_by_one(tokenizer, texts))
-
-
-def test_every_text_starts_a_word_even_without_special_tokens_between() -> None:
-    stream = StreamTokenizer(plain_tokenizer(), with_words=True)(["list", "list", "", "a list", "list", ""])
-    assert stream.starts_word is not None
-    assert stream.starts_word.tolist() == [True] * 5
-
-
-def make_without_letter_a(vocabulary: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of these words that leaves out every `a`."""
-    tokens = ["<pad>", "<mask>", "<s>", "</s>", "<unk>", *vocabulary]
-    backend = Tokenizer(WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="<unk>"))
-    backend.normalizer = Replace(Regex("a"), "")
-    backend.pre_tokenizer = Whitespace()
-    backend.post_processor = TemplateProcessing("<s> <s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", mask_token="<mask>")
-
-
-def test_a_tokenizer_that_does_not_know_the_letter_a() -> None:
-    stream = StreamTokenizer(make_without_letter_a(["list", "of"]))(["list of", "of"])
-    assert stream.token_ids.tolist() == [2, 2, 5, 6, 3, 2, 2, 6, 3]
-    assert stream.is_special.tolist() == [True, True, False, False, True, True, True, False, True]
-
-
-def test_truncation_and_padding_that_came_with_a_tokenizer_do_not_cut_or_fill(
-    any_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    any_tokenizer.save_pretrained(tmp_path)
-    backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    backend.enable_truncation(4)
-    backend.enable_padding(length=64)
-    backend.save(str(tmp_path / "tokenizer.json"))
-    cutting = AutoTokenizer.from_pretrained(tmp_path)
-    assert sum(cutting.backend_tokenizer.encode(SENTENCES[0]).attention_mask) == 4
-
-    texts = [SENTENCES[0] * 20, "a"]
-    assert_same_stream(StreamTokenizer(cutting)(texts), encode_one_by_one(any_tokenizer, texts))
-    # The tokenizer that was given keeps its own settings.
-    assert cutting.backend_tokenizer.truncation["max_length"] == 4
-    assert cutting.backend_tokenizer.padding["length"] == 64
 
 
 # === Cutting ===

@@ -11,8 +11,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from transformers import DataCollatorForWholeWordMask, PreTrainedTokenizerFast
 
+from tests.masking_blocks import UNK, VOCABULARY, Arrays, apply_collator, make_blocks
 from tests.packed import pack
-from tests.test_masking import UNK, VOCABULARY, Arrays, apply_collator, make_blocks, mask_slowly, mix, unit
+from tests.slow_masking import mask_slowly, mix, unit
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig, TokenizerConfig
 from tfmlm.data.masking import IGNORE_LABEL, MaskingCollator

@@ -16,8 +16,20 @@ from tests.mutation.report import Tally, count, describe, is_good_enough
 from tests.mutation.session import mutate
 
 TARGETS = {
-    "masking": ("tfmlm/data/masking.py", ["tests/test_masking.py", "tests/test_whole_word.py"]),
-    "packing": ("tfmlm/data/packing.py", ["tests/test_packing.py", "tests/test_whole_word.py"]),
+    "masking": (
+        "tfmlm/data/masking.py",
+        [
+            "tests/test_masking.py",
+            "tests/test_masking_shares.py",
+            "tests/test_maskable_vocabulary.py",
+            "tests/test_stock_collator.py",
+            "tests/test_whole_word.py",
+        ],
+    ),
+    "packing": (
+        "tfmlm/data/packing.py",
+        ["tests/test_packing.py", "tests/test_stream_tokenizer.py", "tests/test_whole_word.py"],
+    ),
     "loss": ("tfmlm/training/loss.py", ["tests/test_loss.py"]),
     "checkpoint": ("tfmlm/training/checkpoint.py", ["tests/test_checkpoint.py"]),
 }
