@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_run import make_config
-from tfmlm.config import HubConfig
+from tfmlm.config import Config, HubConfig
 from tfmlm.errors import UserError
 from tfmlm.hub import snapshots as snapshots_module
 from tfmlm.hub.snapshots import Snapshots
@@ -39,7 +39,7 @@ def snapshots(tmp_path: Path, text_file: Path, pusher: Pusher) -> Snapshots:
     folder.config_file.write_text("run: {}\n")
     (folder.logs_dir / "metrics.csv").write_text("step\n")
     hub = HubConfig(push=True, repo_id="me/mine", checkpoints="training")
-    return Snapshots(SimpleNamespace(hub=hub), folder, pusher)
+    return Snapshots(Config(hub=hub), folder, pusher)
 
 
 def save_checkpoint(tmp_path: Path, name: str) -> None:
@@ -90,7 +90,6 @@ def test_a_model_that_cannot_be_written_is_a_warning(
             raise UserError("it cannot be written; make room, and the same command goes on") from error
 
     monkeypatch.setattr(snapshots_module, "save_model_folder", save)
-    monkeypatch.setattr(snapshots_module, "dump_config", str)
     setup = SimpleNamespace(model=SimpleNamespace(model=None), data=SimpleNamespace(tokenizer=None))
     with caplog.at_level(logging.WARNING, "tfmlm"):
         snapshots.offer_model(setup, 20)
