@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -43,29 +43,31 @@ def main() -> None:
     if unknown:
         parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(ROWS)}")
 
+    rows = measure_rows(options.rows or ROWS, QUICK if options.quick else Size())
+    machine = {"cores": os.cpu_count(), "date": date.today().isoformat(), "quick": options.quick}
     try:
-        results = measure_rows(options.rows or ROWS, QUICK if options.quick else Size())
+        if options.json:
+            print(json.dumps(machine | {"rows": {name: row.to_json() for name, row in rows}}))
+        else:
+            for line in describe(rows, machine):
+                print(line, flush=True)
     except UserError as error:
         parser.exit(2, f"benchmarks: {error}\n")
-    machine = {"cores": os.cpu_count(), "date": date.today().isoformat(), "quick": options.quick}
-    if options.json:
-        print(json.dumps(machine | {"rows": {name: row.to_json() for name, row in results.items()}}))
-    else:
-        print("\n".join(describe(results, machine)))
 
 
-def measure_rows(names: list[str] | tuple[str, ...], size: Size) -> dict[str, Row]:
-    """Makes the material once and measures each row in a process of its own."""
+def measure_rows(names: Sequence[str], size: Size) -> Iterator[tuple[str, Row]]:
+    """Makes the material once and measures each row in a process of its own, in turn."""
     with tempfile.TemporaryDirectory(prefix="tfmlm-benchmarks-") as temporary:
         folder = Path(temporary)
         run_alone("benchmarks.material:make_material", folder, size)
-        return {name: run_alone(f"benchmarks.{name}:measure", folder, size) for name in names}
+        for name in names:
+            yield name, run_alone(f"benchmarks.{name}:measure", folder, size)
 
 
-def describe(results: Mapping[str, Row], machine: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of the table."""
+def describe(rows: Iterable[tuple[str, Row]], machine: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the table, each as soon as its row is measured."""
     yield _LINE.format("row", "unit", "ours", "peer", "ratio", "beside it")
-    for name, row in results.items():
+    for name, row in rows:
         first, *others = row.notes
         ours, peer = show(median(row.ours)), show(median(row.peer))
         yield _LINE.format(name, row.unit, ours, peer, f"{row.ratio:.2f}x", first)

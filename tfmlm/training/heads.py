@@ -71,7 +71,8 @@ def compute_hidden_at(
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training}
     if model.config.model_type not in ARCHITECTURES:
         return _gather_rows(model(**inputs).logits, indices)
-    encoder = getattr(model, model.base_model_prefix)
+    # None of these has a branch that hangs on a tensor; rewriting them would delay a run by seconds.
+    encoder = tf.autograph.experimental.do_not_convert(getattr(model, model.base_model_prefix))
     return _gather_rows(encoder(**inputs)[0], indices)
 
 
