@@ -70,7 +70,7 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
     config = make_config(
-        tmp_path, text_file, dropout=True, max_steps=60, epochs=100, checkpoint_every_steps=10
+        tmp_path, text_file, dropout=True, max_steps=30, epochs=100, checkpoint_every_steps=5
     )
     finish(start_workers(in_folder(config, tmp_path / "whole"), tmp_path))
 
