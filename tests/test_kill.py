@@ -56,7 +56,9 @@ def test_killed_at_random_moments_ends_with_the_same_bits(
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
     line = next(line for line in error.splitlines() if "going on from step" in line)
     lost = "steps since the last checkpoint, done again: the same bits"
-    note_fault(f"SIGKILL at {NUM_KILLS} random moments of one run", -signal.SIGKILL, line, lost)
+    # As a shell tells it.
+    exit_code = 128 + signal.SIGKILL
+    note_fault(f"SIGKILL at {NUM_KILLS} random moments of one run", exit_code, line, lost)
 
 
 @pytest.mark.fault
