@@ -54,9 +54,10 @@ def read_evaluations(config: Config) -> dict[int, float]:
 
 @pytest.fixture
 def rising(tmp_path: Path, text_file: Path) -> Config:
-    """A run whose held-out loss falls and then rises, because its learning rate is far too high."""
+    """A run whose held-out loss rises ever more, because its learning rate does, beyond all reason."""
     config = make_config(tmp_path, text_file, max_steps=40, evaluate_every_steps=4, epochs=20)
-    return replace(config, optimizer=replace(config.optimizer, learning_rate=0.3, schedule="constant"))
+    rate = {"learning_rate": 3.0, "warmup_steps": 40, "schedule": "constant"}
+    return replace(config, optimizer=replace(config.optimizer, **rate))
 
 
 def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
