@@ -18,8 +18,11 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from tests.faults import NoteFault, make_row, write_table
+from tests.hub_server import HubServer, running_hub
+from tests.last_line import Command, make_command
 from tests.tiny import SENTENCES
-from tfmlm.config import TokenizerConfig
+from tests.tiny_run import make_config
+from tfmlm.config import Config, TokenizerConfig
 from tfmlm.quiet import quieten_libraries
 
 
@@ -99,6 +102,25 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, text_file: Path) -> Config:
+    """A tiny run in `run`; tests of other runs have a fixture of their own."""
+    return make_config(tmp_path, text_file)
+
+
+@pytest.fixture
+def command(tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command on the tiny run."""
+    return make_command(config, tmp_path / "config.yaml", capfd)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A Hub of the test's own, which is empty."""
+    with running_hub() as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,22 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults import NoteFault, flip_byte
-from tests.last_line import Command, make_command
-from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder, make_config
+from tests.last_line import Command
+from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder
 from tfmlm.config import Config
 from tfmlm.run import run
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture
-def config(tmp_path: Path, text_file: Path) -> Config:
-    return make_config(tmp_path, text_file)
-
-
-@pytest.fixture
-def command(tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]) -> Command:
-    return make_command(config, tmp_path / "config.yaml", capfd)
 
 
 def test_a_damaged_checkpoint_is_passed_over(

@@ -6,21 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults import NoteFault, make_read_only, resize
-from tests.last_line import Command, make_command
-from tests.tiny_run import make_config
-from tfmlm.config import Config
+from tests.last_line import Command
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture
-def config(tmp_path: Path, text_file: Path) -> Config:
-    return make_config(tmp_path, text_file)
-
-
-@pytest.fixture
-def command(tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]) -> Command:
-    return make_command(config, tmp_path / "config.yaml", capfd)
 
 
 def fill(disk: Path, kilobytes_left: int) -> None:

@@ -1,25 +1,18 @@
 """A push brings every file to the Hub, and what cannot be pushed is refused, through the real client."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.hub_client import NO_HUB, assert_no_secret_in, run_tfmlm
 from tests.hub_interface import TOKEN
-from tests.hub_server import HubServer, running_hub
+from tests.hub_server import HubServer
 from tests.pushed_model import COMMIT, read_folder, write_model
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.config_loading import check_config, load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.push import push_model
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from threading import Event
@@ -12,17 +11,11 @@ import pytest
 from tests.faults import NoteFault
 from tests.hub_client import NO_HUB, run_tfmlm, start_tfmlm
 from tests.hub_faults import Fault
-from tests.hub_server import HubServer, running_hub
+from tests.hub_server import HubServer
 from tests.pushed_model import COMMIT, read_folder, write_model
 
 STORAGE = r"^PUT /lfs/"
 FEW_SECONDS = "hub.retry_seconds=4"
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
-        yield server
 
 
 @pytest.fixture

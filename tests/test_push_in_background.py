@@ -3,7 +3,6 @@
 import csv
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -13,18 +12,13 @@ import pytest
 from tests.hub_client import assert_no_secret, assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_faults import Fault
 from tests.hub_interface import TOKEN
-from tests.hub_server import HubServer, running_hub
+from tests.hub_server import HubServer
+from tests.pushed_model import read_folder
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers
 from tfmlm.config import Config, HubConfig
 from tfmlm.config_loading import dump_config
 
 COMMIT = r"^POST /api/models/me/mine/commit/"
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
-        yield server
 
 
 def write(config: Config, path: Path) -> Path:
@@ -42,10 +36,6 @@ def read_steps(run_dir: Path) -> list[int]:
         return []
     with path.open(newline="") as file:
         return [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
-
-
-def read_folder(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_holds(files: dict[str, bytes], model_dir: Path) -> None:

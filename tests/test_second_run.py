@@ -7,21 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults import NoteFault
-from tests.last_line import Command, make_command
+from tests.last_line import Command
 from tests.tiny_run import make_config, start
-from tfmlm.config import Config
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture
-def config(tmp_path: Path, text_file: Path) -> Config:
-    return make_config(tmp_path, text_file)
-
-
-@pytest.fixture
-def command(tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]) -> Command:
-    return make_command(config, tmp_path / "config.yaml", capfd)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import yaml
 
 from tests.card.cards import TEXT, extract, read_card, rewrite
 from tests.hub_client import environment_for, run_tfmlm
-from tests.hub_server import HubServer, running_hub
+from tests.hub_server import HubServer
 from tests.serving import run_server
 from tfmlm.config import Config
 from tfmlm.export.predict import load_predictor
@@ -129,12 +128,6 @@ def test_docker_gets_what_compose_gives(run_dir: Path) -> None:
 
 
 # === On the Hub ===
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
-        yield server
 
 
 @pytest.mark.slow

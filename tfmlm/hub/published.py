@@ -34,12 +34,12 @@ _PACKAGE_SCHEME = "package:"
 def list_settings(config: Config) -> Iterator[tuple[str, str]]:
     """Each setting that made the model what it is, as `section.key` and JSON."""
     yield _SEED, json.dumps(config.run.seed)
+    published = publish_config(config)
     for section in _SECTIONS:
-        for name, value in asdict(getattr(config, section)).items():
+        for name, value in asdict(getattr(published, section)).items():
             key = f"{section}.{name}"
             if key not in _PRIVATE:
-                shown = _publish(value, is_path=key in _PATHS)
-                yield key, json.dumps(shown, ensure_ascii=False)
+                yield key, json.dumps(value, ensure_ascii=False)
 
 
 def publish_config(config: Config) -> Config:
