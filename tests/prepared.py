@@ -48,11 +48,6 @@ def read(blocks: Blocks) -> dict[str, list]:
     return {name: np.concatenate([chunk[name] for chunk in chunks]).tolist() for name in chunks[0]}
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def assert_one_line(exit_code: int, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     error = capfd.readouterr().err
     assert exit_code == 2

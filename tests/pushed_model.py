@@ -16,7 +16,3 @@ def write_model(folder: Path) -> Path:
     config = Config(model=ModelConfig(name_or_path="bert"), hub=HubConfig(repo_id="me/mine"))
     (folder / "run_config.yaml").write_text(dump_config(config))
     return folder
-
-
-def read_folder(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

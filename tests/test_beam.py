@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.prepared import assert_one_line, read_files
+from tests.folders import read_folder
+from tests.prepared import assert_one_line
 from tests.tiny import SENTENCES
 from tfmlm.cli import main
 from tfmlm.data.shards import Manifest, read_manifest
@@ -49,7 +50,7 @@ def prepare_both(folder: Path, *overrides: str, blocks_per_shard: int = 300) -> 
     size = f"--blocks-per-shard={blocks_per_shard}"
     assert prepare(folder, "local", *overrides, flags=(size,)) == 0
     assert prepare(folder, "beam", *overrides, flags=(size, "--runner", "direct")) == 0
-    assert read_files(folder / "beam") == read_files(folder / "local")
+    assert read_folder(folder / "beam") == read_folder(folder / "local")
     return read_manifest(str(folder / "beam"))
 
 
@@ -148,9 +149,9 @@ def test_what_beam_does_not_take_is_one_line(
 
 def test_a_runner_that_beam_does_not_know_leaves_finished_shards_alone(folder: Path) -> None:
     assert prepare(folder, "shards") == 0
-    before = read_files(folder / "shards")
+    before = read_folder(folder / "shards")
     assert prepare(folder, "shards", flags=("--runner=nowhere",)) == 2
-    assert read_files(folder / "shards") == before
+    assert read_folder(folder / "shards") == before
 
 
 def test_without_beam_the_message_says_how_to_install_it(folder: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.prepared import SPLITS, assert_one_line, fill_folder, open_data, prepare, read, read_files
+from tests.folders import read_folder
+from tests.prepared import SPLITS, assert_one_line, fill_folder, open_data, prepare, read
 from tests.tiny import SENTENCES
 from tfmlm.cli import main
 from tfmlm.data.shards import read_manifest
@@ -112,11 +113,11 @@ def test_the_summary_counts_and_says_what_to_type_next(
 
 def test_again_gives_the_same_bytes(folder: Path) -> None:
     assert prepare(folder, "masking.whole_word=true") == 0
-    first = read_files(folder / "shards")
+    first = read_folder(folder / "shards")
     (folder / "shards" / f".train-00000.tfrecord.{'0a' * 16}").write_bytes(b"left behind")
     (folder / "shards" / "train-00000.tfrecord").write_bytes(b"damaged")
     assert prepare(folder, "masking.whole_word=true") == 0
-    assert read_files(folder / "shards") == first
+    assert read_folder(folder / "shards") == first
 
 
 def test_a_killed_run_is_unfinished_and_a_rerun_ends_with_the_bytes_of_an_unbroken_one(
@@ -140,8 +141,8 @@ def test_a_killed_run_is_unfinished_and_a_rerun_ends_with_the_bytes_of_an_unbrok
     assert not (folder / "run" / "model").exists()
 
     assert prepare(folder, blocks_per_shard=2) == 0
-    rerun = read_files(shards)
+    rerun = read_folder(shards)
     assert len(list(shards.glob("train-*.tfrecord"))) > num_written
     shards.rename(folder / "rerun")
     subprocess.run(command, check=True, capture_output=True)
-    assert read_files(shards) == rerun
+    assert read_folder(shards) == rerun

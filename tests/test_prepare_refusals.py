@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.prepared import assert_one_line, fill_folder, prepare, read_files
+from tests.folders import read_folder
+from tests.prepared import assert_one_line, fill_folder, prepare
 from tfmlm.cli import main
 from tfmlm.data.shards import read_manifest
 
@@ -30,9 +31,9 @@ def test_a_folder_with_other_files_is_left_alone(
     path = folder / "shards" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    before = read_files(folder / "shards")
+    before = read_folder(folder / "shards")
     assert_one_line(prepare(folder), rf"'{folder}/shards' holds other files \({name[:8]}", capfd)
-    assert read_files(folder / "shards") == before
+    assert read_folder(folder / "shards") == before
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,10 @@ def test_a_folder_of_other_settings_is_left_alone(
 ) -> None:
     assert prepare(folder) == 0
     capfd.readouterr()
-    before = read_files(folder / "shards")
+    before = read_folder(folder / "shards")
     exit_code = prepare(folder, override, blocks_per_shard=blocks_per_shard)
     assert_one_line(exit_code, "holds shards of other settings", capfd)
-    assert read_files(folder / "shards") == before
+    assert read_folder(folder / "shards") == before
 
 
 def test_the_first_texts_of_a_stream_are_other_settings(
@@ -61,18 +62,18 @@ def test_the_first_texts_of_a_stream_are_other_settings(
 ) -> None:
     assert prepare(folder, "data.max_rows=100") == 0
     capfd.readouterr()
-    before = read_files(folder / "shards")
+    before = read_folder(folder / "shards")
     exit_code = prepare(folder, "data.max_rows=100", "data.streaming=true")
     assert_one_line(exit_code, "holds shards of other settings", capfd)
-    assert read_files(folder / "shards") == before
+    assert read_folder(folder / "shards") == before
 
 
 def test_settings_that_change_no_block_are_the_same_settings(folder: Path) -> None:
     assert prepare(folder) == 0
-    first = read_files(folder / "shards")
+    first = read_folder(folder / "shards")
     others = ["train.max_steps=3", "data.num_proc=2", "data.streaming=true", "masking.rate=0.3"]
     assert prepare(folder, *others) == 0
-    assert read_files(folder / "shards") == first
+    assert read_folder(folder / "shards") == first
 
 
 @pytest.mark.parametrize(
@@ -90,13 +91,13 @@ def test_prepare_refuses(
     arguments: list[str], message: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare(folder) == 0
-    before = read_files(folder)
+    before = read_folder(folder)
     capfd.readouterr()
     filled = [argument.format(folder=folder) for argument in arguments]
     assert_one_line(
         main(["prepare", str(folder / "config.yaml"), *filled]), message.format(folder=folder), capfd
     )
-    assert read_files(folder) == before
+    assert read_folder(folder) == before
 
 
 def test_an_override_after_the_flags_is_not_taken_for_one_of_beams(folder: Path) -> None:

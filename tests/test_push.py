@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import read_folder
 from tests.hub_client import NO_HUB, assert_no_secret_in, run_tfmlm
 from tests.hub_interface import TOKEN
 from tests.hub_server import HubServer
-from tests.pushed_model import COMMIT, read_folder, write_model
+from tests.pushed_model import COMMIT, write_model
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.config_loading import check_config, load_config
 from tfmlm.errors import UserError

@@ -9,10 +9,11 @@ from threading import Event
 import pytest
 
 from tests.faults import NoteFault
+from tests.folders import read_folder
 from tests.hub_client import NO_HUB, run_tfmlm, start_tfmlm
 from tests.hub_faults import Fault
 from tests.hub_server import HubServer
-from tests.pushed_model import COMMIT, read_folder, write_model
+from tests.pushed_model import COMMIT, write_model
 
 STORAGE = r"^PUT /lfs/"
 FEW_SECONDS = "hub.retry_seconds=4"

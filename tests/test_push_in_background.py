@@ -9,11 +9,11 @@ from threading import Event
 
 import pytest
 
+from tests.folders import read_folder
 from tests.hub_client import assert_no_secret, assert_no_secret_in, run_tfmlm, start_tfmlm
 from tests.hub_faults import Fault
 from tests.hub_interface import TOKEN
 from tests.hub_server import HubServer
-from tests.pushed_model import read_folder
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers
 from tfmlm.config import Config, HubConfig
 from tfmlm.config_loading import dump_config

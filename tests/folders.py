@@ -1,0 +1,8 @@
+"""What a folder holds."""
+
+from pathlib import Path
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file's contents by its path below the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
