@@ -45,7 +45,8 @@ def test_what_fails_only_after_a_while_is_found_and_made_simple() -> None:
 
     with pytest.raises(AssertionError):
         fails_later()
-    assert tried[-1] == 1000  # the last is the one that is reported
+    # The last is the one that is reported. An example that once passed is not tried again: 1000 may be one.
+    assert 1000 <= tried[-1] < 1100
 
 
 def test_the_tests_of_a_file_share_its_time() -> None:
