@@ -22,13 +22,13 @@ test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests with cov
 	$(BIN)/pytest $(or $(ARGS),--cov)
 
 test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
-	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/test_pytorch.py tests/card/test_usage.py
+	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/training/test_pytorch.py tests/hub/card/test_usage.py
 
 faults: .venv/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault
 
 fuzz: .venv/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
-	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/test_config_fuzz.py tests/test_shard_fuzz.py
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/test_config_fuzz.py tests/data/test_shard_fuzz.py
 
 mutation: .venv/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
 	$(BIN)/python -m tests.mutation $(ARGS)

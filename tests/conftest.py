@@ -17,8 +17,8 @@ import tensorflow as tf
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
-from tests.faults import NoteFault, make_row, write_table
-from tests.hub_server import HubServer, running_hub
+from tests.faults.table import NoteFault, make_row, write_table
+from tests.hub.server import HubServer, running_hub
 from tests.last_line import Command, make_command
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config

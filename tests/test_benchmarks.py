@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import ROWS
 from benchmarks.measure import QUICK, Size, run_alone
-
-CHECKOUT = Path(__file__).parents[1]
+from tests.checkout import CHECKOUT
 
 
 @pytest.mark.slow

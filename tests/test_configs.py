@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from tests.checkout import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
 from tfmlm.cli import main
@@ -15,7 +16,7 @@ from tfmlm.config_keys import list_keys
 from tfmlm.config_loading import differing_keys, dump_config, load_config
 from tfmlm.data import installed_docs
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((CHECKOUT / "configs").glob("*.yaml"))
 SMALL = ["train.max_steps=3", "data.block_size=32", "data.max_rows=200", "train.precision=float32"]
 
 

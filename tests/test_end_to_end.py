@@ -12,11 +12,11 @@ import pytest
 import yaml
 from transformers import PreTrainedTokenizerFast
 
+from tests.checkout import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
 from tfmlm.config_loading import load_config
 
-ROOT = Path(__file__).parent.parent
 TEXTS = ["The Milky Way is a <mask> galaxy.", "Return the <mask> of the <mask>."]
 
 
@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTraine
         "optimizer.learning_rate=1e-2",
         "hub.push=false",
     ]
-    done = tfmlm("train", ROOT / "configs/eli5_distilroberta.yaml", *overrides, folder=folder)
+    done = tfmlm("train", CHECKOUT / "configs/eli5_distilroberta.yaml", *overrides, folder=folder)
     assert done.returncode == 0, done.stderr
     return Finished(folder, done.stdout, done.stderr, overrides)
 
@@ -74,7 +74,7 @@ def test_learns(finished: Finished) -> None:
 def test_the_run_folder_holds_what_it_promises(finished: Finished) -> None:
     run_dir = finished.run_dir
     assert load_config(run_dir / "config.yaml") == load_config(
-        ROOT / "configs/eli5_distilroberta.yaml", finished.overrides
+        CHECKOUT / "configs/eli5_distilroberta.yaml", finished.overrides
     )
     names = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*")}
     assert {
@@ -153,14 +153,14 @@ def test_export_writes_the_next_version(finished: Finished) -> None:
 
 
 def test_a_second_train_says_the_same_without_training(finished: Finished) -> None:
-    arguments = [ROOT / "configs/eli5_distilroberta.yaml", *finished.overrides]
+    arguments = [CHECKOUT / "configs/eli5_distilroberta.yaml", *finished.overrides]
     again = tfmlm("train", *arguments, folder=finished.folder)
     assert again.returncode == 0
     assert again.stdout == finished.output
 
 
 def test_the_recipe_is_the_guides() -> None:
-    recipe = yaml.safe_load((ROOT / "configs/eli5_distilroberta.yaml").read_text())
+    recipe = yaml.safe_load((CHECKOUT / "configs/eli5_distilroberta.yaml").read_text())
     assert recipe["data"]["text_column"] == "answers.text"
     assert recipe["data"]["validation_fraction"] == 0.2
     assert recipe["data"]["block_size"] == 128
@@ -175,4 +175,4 @@ def test_the_recipe_is_the_guides() -> None:
 
 def test_nothing_imports_pytorch(finished: Finished) -> None:
     code = "import sys, tfmlm.run, tfmlm.cli; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)

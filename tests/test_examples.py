@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from tests.hub_client import assert_no_secret, environment_for
-from tests.hub_server import running_hub
+from tests.checkout import CHECKOUT
+from tests.hub.client import assert_no_secret, environment_for
+from tests.hub.server import running_hub
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
-from tests.test_heads import make_tiny
 from tests.tiny import SENTENCES, TINY_CONFIGS
+from tests.tiny_model import make_tiny
 from tests.tiny_run import make_config
 from tfmlm.config import ExportConfig
 from tfmlm.config_loading import dump_config
 from tfmlm.export.saved_model import export_saved_model
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = CHECKOUT / "examples"
 
 
 def run_example(name: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:

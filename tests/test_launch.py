@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-LAUNCH = Path(__file__).parent.parent / "configs" / "launch"
+from tests.checkout import CHECKOUT
+
+LAUNCH = CHECKOUT / "configs" / "launch"
 
 
 @pytest.fixture

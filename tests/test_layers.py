@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "tfmlm"
+from tests.checkout import CHECKOUT
+
+PACKAGE = CHECKOUT / "tfmlm"
 LAYERS = ("base", "data", "training", "export", "hub", "serving", "commands")
 """Each may import those before it, and itself."""
 

@@ -2,11 +2,11 @@
 
 import ast
 import tomllib
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
+from tests.checkout import CHECKOUT
+
 ENTRIES = tomllib.loads((CHECKOUT / "tests/mutation/equivalent.toml").read_text(encoding="utf-8"))["mutants"]
 
 

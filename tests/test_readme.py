@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import run_server
+from tests.checkout import CHECKOUT
+from tests.serving.server import run_server
 from tfmlm.cli import main
 from tfmlm.config_keys import list_keys
 from tfmlm.data import installed_docs
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(line.removeprefix("$ "))
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
@@ -38,7 +38,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     few = [file for package in (tqdm, yaml) for file in sorted(Path(package.__file__).parent.rglob("*.py"))]
     monkeypatch.setattr(installed_docs, "list_source_files", lambda: few)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "configs").symlink_to(CHECKOUT / "configs")
     monkeypatch.chdir(tmp_path)
 
 
@@ -51,7 +51,7 @@ def test_every_command_runs(
     places: dict[str, str] = {}
     for program, *arguments in COMMANDS:
         if program == "make":
-            subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+            subprocess.run(["make", "-n", *arguments], cwd=CHECKOUT, check=True, capture_output=True)
             continue
         assert program == "tfmlm"
         if arguments[0] in ("train", "prepare"):
@@ -86,10 +86,10 @@ def test_every_key_and_file_is_named() -> None:
         assert f"`{section}`" in README
         assert f"`{key}`" in README, f"{section}.{key}"
     for folder in ("tfmlm", "configs", "tests", "benchmarks", "saved_models"):
-        assert (ROOT / folder).is_dir()
+        assert (CHECKOUT / folder).is_dir()
         assert f"{folder}/" in README
     for name in re.findall(r"configs/\w+\.yaml", README):
-        assert (ROOT / name).exists()
+        assert (CHECKOUT / name).exists()
 
 
 def test_nothing_is_left_to_fill_in() -> None:
@@ -97,4 +97,4 @@ def test_nothing_is_left_to_fill_in() -> None:
 
 
 def test_contributing_is_short() -> None:
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
+    assert len((CHECKOUT / "CONTRIBUTING.md").read_text().splitlines()) <= 60

@@ -14,10 +14,11 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tests.serving_messages import BatchingParameters, MonitoringConfig
+from tests.checkout import CHECKOUT
+from tests.serving.messages import BatchingParameters, MonitoringConfig
 from tfmlm.export.batching_parameters import write_batching_parameters
 
-SERVING = Path(__file__).parent.parent / "configs" / "serving"
+SERVING = CHECKOUT / "configs" / "serving"
 MESSAGES = {
     "batching.pbtxt": BatchingParameters,
     "models.config": ModelServerConfig,
@@ -75,7 +76,7 @@ def test_batch_sizes_are_those_the_server_takes(tmp_path: Path) -> None:
         sizes = list(parameters.allowed_batch_sizes)
         assert sizes == sorted(set(sizes))
         assert sizes[-1] == parameters.max_batch_size.value  # the server refuses to start otherwise
-        assert parameters.pad_variable_length_inputs  # tests/test_batching.py shows why
+        assert parameters.pad_variable_length_inputs  # tests/serving/test_batching.py shows why
     assert server.num_batch_threads.value > 0
     server.ClearField("num_batch_threads")
     assert server == export

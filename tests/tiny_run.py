@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def start(config: Config, path: Path, **environment: str) -> subprocess.Popen[st
         text=True,
         env=os.environ | environment,
     )
+
+
+def wait_for_checkpoints(folder: Path, process: subprocess.Popen[str], num_new: int) -> None:
+    """Returns when the process has written so many checkpoints, or has ended."""
+    seen = {path.name for path in folder.glob("step-*")}
+    first = len(seen)
+    while len(seen) < first + num_new and process.poll() is None:
+        seen |= {path.name for path in folder.glob("step-*")}
+        time.sleep(0.002)
 
 
 def name_workers(num_workers: int) -> list[dict[str, str]]:

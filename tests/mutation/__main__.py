@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from tests.checkout import CHECKOUT
 from tests.mutation.forked_pytest import ForkedPytest
 from tests.mutation.report import Tally, count, describe, is_good_enough
 from tests.mutation.session import mutate
@@ -19,23 +20,25 @@ TARGETS = {
     "masking": (
         "tfmlm/data/masking.py",
         [
-            "tests/test_masking.py",
-            "tests/test_masking_shares.py",
-            "tests/test_maskable_vocabulary.py",
-            "tests/test_stock_collator.py",
-            "tests/test_whole_word.py",
+            "tests/data/test_masking.py",
+            "tests/data/test_masking_shares.py",
+            "tests/data/test_maskable_vocabulary.py",
+            "tests/data/test_stock_collator.py",
+            "tests/data/test_whole_word.py",
         ],
     ),
     "packing": (
         "tfmlm/data/packing.py",
-        ["tests/test_packing.py", "tests/test_stream_tokenizer.py", "tests/test_whole_word.py"],
+        [
+            "tests/data/test_packing.py",
+            "tests/data/test_stream_tokenizer.py",
+            "tests/data/test_whole_word.py",
+        ],
     ),
-    "loss": ("tfmlm/training/loss.py", ["tests/test_loss.py"]),
-    "checkpoint": ("tfmlm/training/checkpoint.py", ["tests/test_checkpoint.py"]),
+    "loss": ("tfmlm/training/loss.py", ["tests/training/test_loss.py"]),
+    "checkpoint": ("tfmlm/training/checkpoint.py", ["tests/training/test_checkpoint.py"]),
 }
 """Each module, and the tests that must notice its mutants: the module's own, which take seconds."""
-
-CHECKOUT = Path(__file__).parents[2]
 
 
 def main() -> None:

@@ -1,0 +1,253 @@
+"""Shards give back the blocks that were written, in an order of seed and position."""
+
+import tempfile
+import uuid
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from transformers import PreTrainedTokenizerFast
+
+from tests.data.sharded import BLOCK_SIZE, join, of_shards, read, write_source
+from tfmlm.config import Config, MaskingConfig
+from tfmlm.data import blocks as blocks_module
+from tfmlm.data import sharded_blocks
+from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.packing import Columns
+from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
+from tfmlm.data.prepare import prepare_data
+from tfmlm.data.shard_writing import prepare_shards
+from tfmlm.data.sharded_blocks import ShardedBlocks
+from tfmlm.data.shards import hash_file, write_shard
+from tfmlm.errors import UserError
+
+SHARD_SIZES = (7, 1, 40, 20, 3)
+NUM_BLOCKS = sum(SHARD_SIZES)
+SEED = 5
+
+
+@st.composite
+def random_blocks(draw: st.DrawFn) -> list[Columns]:
+    length, with_words = draw(st.integers(1, 9)), draw(st.booleans())
+
+    def draw_columns(num_rows: int) -> Columns:
+        rows = (num_rows, length)
+        columns: Columns = {
+            "input_ids": draw(arrays(np.int32, rows, elements=st.integers(0, 2**31 - 1))),
+            "special_tokens_mask": draw(arrays(np.bool_, rows)),
+            "num_tokens": draw(arrays(np.int32, num_rows, elements=st.integers(0, length))),
+            "example_id": draw(arrays(np.int64, num_rows, elements=st.integers(0, 2**63 - 1))),
+        }
+        return columns | ({"starts_word": draw(arrays(np.bool_, rows))} if with_words else {})
+
+    return [draw_columns(num_rows) for num_rows in draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))]
+
+
+def assert_same(left: Columns, right: Columns) -> None:
+    assert left.keys() == right.keys()
+    for name, column in left.items():
+        np.testing.assert_array_equal(column, right[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> ShardedBlocks:
+    """Shards of several sizes; each token of a block is its number."""
+    folder = str(tmp_path_factory.mktemp("shards"))
+    ids = np.split(np.arange(NUM_BLOCKS), np.cumsum(SHARD_SIZES)[:-1])
+    shards = [
+        write_shard(
+            folder,
+            f"{number}.tfrecord",
+            [
+                {
+                    "input_ids": np.repeat(part[:, np.newaxis], BLOCK_SIZE, axis=1),
+                    "special_tokens_mask": np.zeros((len(part), BLOCK_SIZE), np.bool_),
+                    "num_tokens": np.full(len(part), BLOCK_SIZE),
+                    "example_id": part,
+                }
+            ],
+        )
+        for number, part in enumerate(ids)
+    ]
+    return ShardedBlocks(folder, tuple(shards), BLOCK_SIZE, with_words=False)
+
+
+@pytest.fixture(scope="module")
+def config(word_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return write_source(tmp_path_factory.mktemp("source"), word_tokenizer)
+
+
+# === Writing and reading ===
+
+
+@settings(deadline=None, max_examples=40)
+@given(random_blocks())
+def test_blocks_come_back_as_they_were_and_give_the_same_bytes_again(chunks: list[Columns]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shards = [write_shard(folder, name, chunks) for name in ("a.tfrecord", "b.tfrecord")]
+        assert {path.name for path in Path(folder).iterdir()} == {"a.tfrecord", "b.tfrecord"}
+        assert Path(folder, "a.tfrecord").read_bytes() == Path(folder, "b.tfrecord").read_bytes()
+        assert shards[0] == replace(shards[1], name="a.tfrecord")
+
+        expected = join(chunks)
+        length, with_words = expected["input_ids"].shape[1], "starts_word" in expected
+        read_back = read(ShardedBlocks(folder, (shards[0],), length, with_words).read_in_order())
+        assert_same(read_back, expected)
+        assert {name: column.dtype for name, column in read_back.items()} == {
+            name: np.int64 if name == "example_id" else np.int32 for name in expected
+        }
+        assert shards[0].num_blocks == len(expected["example_id"])
+        assert shards[0].num_tokens == expected["num_tokens"].sum()
+
+
+def test_the_order_of_the_shards_is_that_of_the_manifest(blocks: ShardedBlocks) -> None:
+    assert blocks.num_blocks == NUM_BLOCKS
+    assert read(blocks.read_in_order())["example_id"].tolist() == list(range(NUM_BLOCKS))
+
+
+# === Order ===
+
+
+@pytest.fixture(params=[(16_384, 256), (16, 7)], ids=["one window", "several windows and chunks"])
+def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, chunk = request.param
+    monkeypatch.setattr(blocks_module, "WINDOW_BLOCKS", window)
+    monkeypatch.setattr(sharded_blocks, "BLOCKS_A_CHUNK", chunk)
+    monkeypatch.setattr(sharded_blocks, "_FILES_AT_ONCE", 3)
+    monkeypatch.setattr(sharded_blocks, "_BLOCKS_A_TURN", 2)
+
+
+def test_every_epoch_has_every_block_once_in_an_order_of_its_own(
+    blocks: ShardedBlocks, windows: None
+) -> None:
+    seen = read(blocks.read_shuffled(SEED, 0, 3 * NUM_BLOCKS))
+    np.testing.assert_array_equal(seen["epoch"], np.repeat(np.arange(3), NUM_BLOCKS))
+    assert (seen["input_ids"] == seen["example_id"][:, np.newaxis]).all()
+    orders = seen["example_id"].reshape(3, NUM_BLOCKS).tolist()
+    for order in orders:
+        assert sorted(order) == list(range(NUM_BLOCKS))
+    assert len(set(map(tuple, [*orders, range(NUM_BLOCKS)]))) == 4
+
+
+@pytest.mark.parametrize(
+    "first", [0, 1, 16, NUM_BLOCKS - 1, NUM_BLOCKS, NUM_BLOCKS + 1, 2 * NUM_BLOCKS, 2 * NUM_BLOCKS + 33]
+)
+def test_starting_later_equals_skipping(first: int, blocks: ShardedBlocks, windows: None) -> None:
+    last = 2 * NUM_BLOCKS + 50
+    whole = read(blocks.read_shuffled(SEED, 0, last), last)
+    rest = read(blocks.read_shuffled(SEED, first, last), last - first)
+    assert_same(rest, {name: column[first:] for name, column in whole.items()})
+
+
+def test_the_same_seed_gives_the_same_order_whatever_tensorflows_seed_is(blocks: ShardedBlocks) -> None:
+    orders = []
+    for global_seed in (1, 2):
+        tf.random.set_seed(global_seed)
+        orders.append(read(blocks.read_shuffled(SEED, 0, 2 * NUM_BLOCKS)))
+    assert_same(*orders)
+
+
+def test_another_seed_gives_another_order(blocks: ShardedBlocks) -> None:
+    seeds = (0, 1, 2**31, 2**62, -1)
+    orders = {tuple(read(blocks.read_shuffled(seed, 0, NUM_BLOCKS))["example_id"].tolist()) for seed in seeds}
+    assert len(orders) == len(seeds)
+
+
+def test_a_window_mixes_several_shards(blocks: ShardedBlocks) -> None:
+    shards = np.repeat(np.arange(len(SHARD_SIZES)), SHARD_SIZES)
+    start = read(blocks.read_shuffled(SEED, 0, NUM_BLOCKS))["example_id"][:20]
+    assert len(set(shards[start].tolist())) > 2
+
+
+# === Batches ===
+
+
+@pytest.fixture(scope="module")
+def collator(word_tokenizer: PreTrainedTokenizerFast) -> MaskingCollator:
+    return MaskingCollator(MaskableVocabulary.from_tokenizer(word_tokenizer), MaskingConfig(rate=0.5), SEED)
+
+
+def test_training_batches_have_static_shapes_and_depend_on_the_step_alone(
+    blocks: ShardedBlocks, collator: MaskingCollator
+) -> None:
+    whole = make_training_batches(blocks, collator, SEED, 0, 40, global_batch_size=4)
+    column = tf.TensorSpec([4, BLOCK_SIZE], tf.int32)
+    assert whole.element_spec == {"input_ids": column, "attention_mask": column, "labels": column}
+    batches = list(whole.as_numpy_iterator())
+    assert len(batches) == 40
+    rest = make_training_batches(blocks, collator, SEED, 17, 40, global_batch_size=4)
+    assert_same(read(rest), join(batches[17:]))
+
+
+def list_ops(dataset: tf.data.Dataset) -> set[str]:
+    """The operations of a dataset's graph and of every function in it."""
+    graph = GraphDef()
+    graph.ParseFromString(tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
+    functions = [node for function in graph.library.function for node in function.node_def]
+    return {node.op for node in [*graph.node, *functions]}
+
+
+PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
+
+
+def test_no_python_runs_in_the_loop(blocks: ShardedBlocks, collator: MaskingCollator, config: Config) -> None:
+    training = list_ops(make_training_batches(blocks, collator, SEED, 3, 40, global_batch_size=4))
+    evaluation = list_ops(make_evaluation_batches(blocks, collator, global_batch_size=4))
+    assert not PYTHON_OPS & (training | evaluation)
+    assert any("TFRecord" in op for op in training)
+    packed = prepare_data(config).train
+    assert PYTHON_OPS & list_ops(make_training_batches(packed, collator, SEED, 0, 4, global_batch_size=4))
+
+
+# === Workers ===
+
+
+@pytest.mark.parametrize("num_workers", range(1, len(SHARD_SIZES) + 1))
+def test_workers_shares_are_disjoint_and_together_everything(num_workers: int, blocks: ShardedBlocks) -> None:
+    shares = [
+        read(blocks.of_worker(index, num_workers).read_in_order())["example_id"].tolist()
+        for index in range(num_workers)
+    ]
+    assert all(shares)
+    assert sorted(chain.from_iterable(shares)) == list(range(NUM_BLOCKS))
+
+
+def test_too_few_shards_for_the_workers(blocks: ShardedBlocks) -> None:
+    with pytest.raises(UserError, match=r"has 5 shards for 6 workers; .*--blocks-per-shard"):
+        blocks.of_worker(0, len(SHARD_SIZES) + 1)
+
+
+# === A remote file system ===
+
+
+def test_shards_on_another_file_system(config: Config, collator: MaskingCollator, tmp_path: Path) -> None:
+    remote = f"ram://{uuid.uuid4().hex}/shards"
+    manifest = prepare_shards(config, remote, 50, None, [])
+    assert asdict(prepare_shards(config, str(tmp_path / "local"), 50, None, [])) == asdict(manifest)
+    for shard in [*manifest.splits["train"], *manifest.splits["validation"]]:
+        assert (
+            hash_file(f"{remote}/{shard.name}")
+            == shard.sha256
+            == hash_file(str(tmp_path / "local" / shard.name))
+        )
+
+    data = prepare_data(of_shards(config, remote))
+    local = prepare_data(of_shards(config, tmp_path / "local"))
+    batches, expected = (
+        read(make_training_batches(source.train, collator, SEED, 2, 20, global_batch_size=4))
+        for source in (data, local)
+    )
+    assert_same(batches, expected)
+    assert prepare_shards(config, remote, 50, None, []) == manifest
+
+
+def test_a_remote_folder_that_is_not_there(config: Config) -> None:
+    with pytest.raises(UserError, match=r"'ram://nowhere' holds no manifest\.json"):
+        prepare_data(of_shards(config, "ram://nowhere"))

@@ -1,0 +1,97 @@
+"""The sample requests in an export, run as TensorFlow Serving runs them when it loads the export."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from transformers import PreTrainedTokenizerFast
+
+from tests.pytorch_folder import write_hub_folder
+from tests.tiny import TINY_CONFIGS
+from tests.tiny_model import make_tiny
+from tfmlm.config import ExportConfig
+from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.export.saved_model import TOKENIZER_DIR, export_saved_model
+from tfmlm.export.warmup import WARMUP_FILE, make_samples
+
+
+def read_requests(version: Path) -> list[PredictRequest]:
+    records = tf.data.TFRecordDataset(str(version / WARMUP_FILE)).as_numpy_iterator()
+    logs = [PredictionLog.FromString(record) for record in records]
+    assert all(log.WhichOneof("log_type") == "predict_log" for log in logs)
+    return [log.predict_log.request for log in logs]
+
+
+def read_inputs(request: PredictRequest) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+
+
+@pytest.fixture(scope="module")
+def versions(
+    tmp_path_factory: pytest.TempPathFactory,
+    byte_tokenizer: PreTrainedTokenizerFast,
+    word_tokenizer: PreTrainedTokenizerFast,
+) -> list[Path]:
+    """Exports of a RoBERTa and of a BERT."""
+    folder = tmp_path_factory.mktemp("warmup")
+    write_hub_folder(folder / "roberta", byte_tokenizer)
+    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    model.save_pretrained(folder / "bert", safe_serialization=True)
+    word_tokenizer.save_pretrained(folder / "bert")
+    config = ExportConfig(dir=str(folder / "exports"))
+    return [export_saved_model(folder / name, config, name).path for name in ("roberta", "bert")]
+
+
+def test_requests_cover_every_signature_and_run(versions: list[Path]) -> None:
+    for version in versions:
+        loaded = tf.saved_model.load(str(version))
+        requests = read_requests(version)
+        assert 0 < len(requests) <= 1000  # TensorFlow Serving refuses to load a version with more
+        seen = set()
+        for request in requests:
+            assert request.model_spec.name == version.parent.name
+            signature = loaded.signatures[request.model_spec.signature_name]
+            inputs = read_inputs(request)
+            specs = signature.structured_input_signature[1]
+            assert {name: value.dtype for name, value in inputs.items()} == {
+                name: spec.dtype for name, spec in specs.items()
+            }
+            (num_rows,) = {value.shape[0] for value in inputs.values()}
+            for name, value in signature(**inputs).items():
+                assert value.shape[0] == num_rows, name
+            seen.add((request.model_spec.signature_name, num_rows))
+        once = {name for name in loaded.signatures if name.endswith("_int64")}
+        rows = {name: (1,) if name in once else (1, 8) for name in loaded.signatures}
+        assert seen == {(name, num_rows) for name in rows for num_rows in rows[name]}
+
+
+def test_requests_have_one_mask_a_row_and_reach_the_models_length(versions: list[Path]) -> None:
+    for version in versions:
+        tokenizer = load_tokenizer(version / TOKENIZER_DIR)
+        lengths = set()
+        for request in read_requests(version):
+            inputs = read_inputs(request)
+            if "texts" in inputs:
+                texts = [text.decode() for text in inputs["texts"].numpy()]
+                input_ids = np.array(tokenizer(texts)["input_ids"])
+            else:
+                input_ids = inputs["input_ids"].numpy()
+                assert inputs["attention_mask"].numpy().all()
+            assert ((input_ids == tokenizer.mask_token_id).sum(axis=1) == 1).all()
+            lengths.add(input_ids.shape[1])
+        short, long = sorted(lengths)
+        assert short <= 16
+        assert tokenizer.model_max_length - 8 < long <= tokenizer.model_max_length
+
+
+@pytest.mark.parametrize("max_length", [3, 12, 70, 512])
+def test_samples_fit_short_and_long_models(max_length: int, byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.model_max_length = max_length
+    short, long = make_samples(tokenizer)
+    assert len(short.input_ids) <= min(max_length, 16)
+    assert max_length - 8 < len(long.input_ids) <= max_length

@@ -1,0 +1,91 @@
+"""A served model, over REST and over gRPC, and clients of it."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.pytorch_folder import write_hub_folder
+from tests.serving.client.asking import QUICK
+from tests.serving.peer import Peer, ServedModel, serve_grpc, serve_rest
+from tfmlm.config import ExportConfig
+from tfmlm.export.saved_model import export_saved_model
+from tfmlm.serving.client import FillMaskClient
+from tfmlm.serving.options import ClientOptions
+
+
+@pytest.fixture(scope="package")
+def version(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path_factory.mktemp("client")
+    write_hub_folder(folder / "model", byte_tokenizer)
+    return export_saved_model(folder / "model", ExportConfig(dir=str(folder / "exports")), "tiny").path
+
+
+@pytest.fixture(scope="package")
+def model(version: Path, byte_tokenizer: PreTrainedTokenizerFast) -> ServedModel:
+    return ServedModel(version)
+
+
+@pytest.fixture
+def rest(model: ServedModel) -> Iterator[Peer]:
+    with serve_rest(model) as peer:
+        yield peer
+
+
+@pytest.fixture
+def rpc(model: ServedModel) -> Iterator[Peer]:
+    with serve_grpc(model) as peer:
+        yield peer
+
+
+@pytest.fixture(params=["rest", "rpc"])
+def peer(request: pytest.FixtureRequest) -> Peer:
+    """Each way in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(chain)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return chain, key
+
+
+def url_of(peer: Peer, request: pytest.FixtureRequest) -> str:
+    if "rpc" in request.fixturenames or request.node.callspec.params.get("peer") == "rpc":
+        return f"grpc://localhost:{peer.port}/tiny"
+    return f"http://localhost:{peer.port}/v1/models/tiny"
+
+
+@pytest.fixture
+def url(peer: Peer, request: pytest.FixtureRequest) -> str:
+    return url_of(peer, request)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., FillMaskClient]]:
+    with ExitStack() as stack:
+        yield lambda url, **options: stack.enter_context(
+            FillMaskClient(url, ClientOptions(**QUICK | options))
+        )

@@ -1,0 +1,92 @@
+"""AdamWeightDecay and the learning-rate schedule."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import transformers
+
+from tests.tiny import TINY_CONFIGS
+from tests.tiny_model import make_tiny
+from tfmlm.config import OptimizerConfig
+from tfmlm.training.optimizer import AdamWeightDecay, WarmupDecay, make_optimizer
+
+
+def decays(optimizer: transformers.AdamWeightDecay, name: str) -> bool:
+    return optimizer._do_use_weight_decay(name)
+
+
+def test_exclusions_survive_a_reload_where_the_stock_optimizer_forgets_them() -> None:
+    ours = AdamWeightDecay(weight_decay_rate=0.1, exclude_from_weight_decay=["bias"])
+    assert not decays(AdamWeightDecay.from_config(ours.get_config()), "layer/bias:0")
+
+    stock = transformers.AdamWeightDecay(weight_decay_rate=0.1, exclude_from_weight_decay=["bias"])
+    assert decays(transformers.AdamWeightDecay.from_config(stock.get_config()), "layer/bias:0")
+
+
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+def test_matrices_decay_and_vectors_do_not(model_type: str) -> None:
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1), 10)
+    for variable in make_tiny(model_type, **TINY_CONFIGS[model_type]).trainable_variables:
+        is_matrix = variable.shape.rank > 1
+        assert decays(optimizer, variable.name) == is_matrix, variable.name
+
+
+def test_mpnet_relative_positions_decay_where_a_substring_test_exempts_them() -> None:
+    name = "tf_mp_net/mpnet/encoder/relative_attention_bias/embeddings:0"
+    assert decays(make_optimizer(OptimizerConfig(), 10), name)
+    stock = transformers.create_optimizer(1e-3, 10, 0, weight_decay_rate=0.1)[0]
+    assert not decays(stock, name)
+
+
+def test_one_step_equals_the_formula() -> None:
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, schedule="constant")
+    optimizer = make_optimizer(config, total_steps=10)
+    kernel = tf.Variable([[2.0]], name="dense/kernel")
+    bias = tf.Variable([2.0], name="dense/bias")
+    optimizer.apply_gradients([(tf.constant([[3.0]]), kernel), (tf.constant([3.0]), bias)])
+    # Adam's first step moves by the learning rate; decay takes learning rate * rate * weight before it.
+    assert float(kernel[0, 0]) == pytest.approx(2.0 - 0.1 * 0.5 * 2.0 - 0.1, abs=1e-5)
+    assert float(bias[0]) == pytest.approx(2.0 - 0.1, abs=1e-5)
+
+
+def test_linear_schedule_rises_then_falls_to_zero() -> None:
+    schedule = WarmupDecay(peak=1.0, warmup_steps=4, total_steps=8, schedule="linear")
+    rates = [float(schedule(tf.constant(step))) for step in range(9)]
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-6)
+
+
+def test_constant_schedule_and_no_warmup() -> None:
+    schedule = WarmupDecay(peak=0.5, warmup_steps=0, total_steps=2, schedule="constant")
+    assert [float(schedule(tf.constant(step))) for step in (0, 1, 50)] == [0.5, 0.5, 0.5]
+
+
+def test_the_end_can_move_while_a_compiled_step_uses_the_schedule() -> None:
+    schedule = WarmupDecay(peak=1.0, warmup_steps=0, total_steps=10, schedule="linear")
+    compiled = tf.function(schedule)
+    before = float(compiled(tf.constant(2)))
+    schedule.total_steps.assign(4)
+    assert (before, float(compiled(tf.constant(2)))) == pytest.approx((0.8, 0.5))
+
+
+def test_schedule_comes_back_from_its_configuration() -> None:
+    schedule = WarmupDecay(peak=1.0, warmup_steps=2, total_steps=10, schedule="linear")
+    again = WarmupDecay.from_config(schedule.get_config())
+    assert float(again(tf.constant(7))) == float(schedule(tf.constant(7)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [1.0, 0.75, 0.5, 0.25, 0.0]),
+        ("cosine", [1.0, 0.853553, 0.5, 0.146447, 0.0]),
+        ("polynomial", [1.0, 0.421875, 0.125, 0.015625, 0.0]),
+        ("constant", [1.0] * 5),
+    ],
+)
+def test_every_decay_follows_its_formula(schedule: str, expected: list[float]) -> None:
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, schedule=schedule, polynomial_power=3.0)
+    rate = make_optimizer(config, 12).learning_rate
+    rising = [float(rate(tf.constant(step))) for step in range(4)]
+    falling = [float(rate(tf.constant(step))) for step in range(4, 13, 2)]
+    np.testing.assert_allclose(rising, [0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(falling, expected, atol=1e-6)
