@@ -20,7 +20,7 @@ def measure(folder: Path, size: Size) -> Row:
     whole_word = replace(material.config.masking, whole_word=True)
     rates = measure_rates(
         {
-            "ours": make_ours(with_words, material, size, whole_word),
+            "ours": make_ours(PackedBlocks(with_words.table), material, size, whole_word),
             "plain": make_ours(PackedBlocks(material.blocks), material, size),
         },
         size,

@@ -39,6 +39,22 @@ def quiet_libraries() -> None:
     quieten_libraries(ignore_warnings=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run without coverage: Python 3.11's trace function makes all code half again as slow."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True)
+def without_coverage_of_slow_processes(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do the processes that they start."""
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture
 def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -> NoteFault:
     """Notes what became of a fault, for the table of `make faults`."""

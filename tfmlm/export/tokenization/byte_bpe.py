@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class ByteBpe(tf.Module):
         super().__init__()
         described = json.loads(tokenizer.to_str())
         self._adds_space = _check(described)
-        self._classes = CodePointTable(_read_classes())
+        self._classes = _read_classes()
         vocabulary: dict[str, int] = described["model"]["vocab"]
         letters = _list_letters()
         self._byte_ids = np.array([vocabulary[letter] for letter in letters], np.int32)
@@ -190,13 +190,17 @@ def _check(described: dict[str, Any]) -> bool:
     return bool(pre_tokenizer["add_prefix_space"])
 
 
-def _read_classes() -> NDArray[np.int32]:
-    """Class of each code point, as the regular expressions of the tokenizers library see it."""
+@cache
+def _read_classes() -> CodePointTable:
+    """Class of each code point, as the regular expressions of the tokenizers library see it.
+
+    All tokenizers share it: making it costs more than the rest of one.
+    """
     classes = np.full(NUM_CODE_POINTS, _OTHER, np.int32)
     for number, pattern in _CLASSES.items():
         splitter = pre_tokenizers.Split(Regex(f"{pattern}+"), behavior="removed", invert=True)
         classes[match_characters(partial(_list_spans, splitter))] = number
-    return classes
+    return CodePointTable(classes)
 
 
 def _list_spans(splitter: pre_tokenizers.PreTokenizer, text: str) -> list[tuple[int, int]]:

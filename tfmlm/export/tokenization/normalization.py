@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -73,7 +74,8 @@ def _group(steps: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _make_steps(group: list[dict[str, Any]]) -> list[Step]:
     if group[0]["type"] in _CHARACTERWISE:
-        steps = [_map_characters([_load(step) for step in group])]
+        table = _make_map(json.dumps(group))
+        steps: list[Step] = [lambda texts: encode_utf8(table(decode_utf8(texts)))]
         form = group[-1]["type"]
         return [*steps, lambda texts: tf_text.normalize_utf8(texts, form)] if form in _COMPOSING else steps
     (step,) = group
@@ -96,9 +98,11 @@ def _load(step: dict[str, Any]) -> normalizers.Normalizer:
     return Tokenizer.from_str(json.dumps(empty)).normalizer
 
 
-def _map_characters(steps: list[normalizers.Normalizer]) -> Step:
-    table = CharacterMap(map_characters(normalizers.Sequence(steps).normalize_str))
-    return lambda texts: encode_utf8(table(decode_utf8(texts)))
+@cache
+def _make_map(group: str) -> CharacterMap:
+    """What these steps, as JSON, make of each character; kept, since tokenizers have the same few."""
+    steps = normalizers.Sequence([_load(step) for step in json.loads(group)])
+    return CharacterMap(map_characters(steps.normalize_str))
 
 
 def _translate_pattern(pattern: dict[str, str]) -> str:

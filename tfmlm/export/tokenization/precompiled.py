@@ -9,6 +9,7 @@ the library's way.
 from __future__ import annotations
 
 import base64
+from functools import cache
 
 import numpy as np
 import regex
@@ -53,7 +54,7 @@ class Precompiled:
         ordered = sorted({2**63 - 1: 0, **pairs}.items())
         self._long_keys = np.array([key for key, _ in ordered], np.int64)
         self._long_numbers = np.array([number for _, number in ordered], np.int32)
-        self._breaks = CodePointTable(_read_breaks())
+        self._breaks = _read_breaks()
 
     def __call__(self, texts: tf.Tensor) -> tf.Tensor:
         """Normalizes strings [N]."""
@@ -113,14 +114,15 @@ def _is_one(breaks: tf.Tensor, *names: str) -> tf.Tensor:
     return tf.reduce_any(tf.stack([breaks == 1 + _BREAKS.index(name) for name in names]), axis=0)
 
 
-def _read_breaks() -> NDArray[np.int32]:
+@cache
+def _read_breaks() -> CodePointTable:
     """Grapheme_Cluster_Break of each code point: 1 + its place in `_BREAKS`, or 0."""
     breaks = np.zeros(NUM_CODE_POINTS, np.int32)
     text = "".join(chr(code) if not 0xD800 <= code < 0xE000 else " " for code in range(NUM_CODE_POINTS))
     for number, name in enumerate(_BREAKS, start=1):
         for match in regex.finditer(rf"\p{{GCB={name}}}+", text):
             breaks[match.start() : match.end()] = number
-    return breaks
+    return CodePointTable(breaks)
 
 
 def _pack(key: str) -> int:

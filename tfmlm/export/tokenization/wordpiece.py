@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +40,7 @@ class WordPiece(tf.Module):
         if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer):
             raise UnsupportedTokenizerError("a WordPiece tokenizer without BERT's pre-tokenizer")
         model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
-        self._separate = CharacterMap(_separate_words(tokenizer.pre_tokenizer))
+        self._separate = _separate_words()
         self._max_characters = model["max_input_chars_per_word"]
         self._pieces = tf_text.FastWordpieceTokenizer(
             vocab=sorted(model["vocab"], key=model["vocab"].__getitem__),
@@ -62,8 +63,13 @@ class WordPiece(tf.Module):
         return ids
 
 
-def _separate_words(pre_tokenizer: pre_tokenizers.PreTokenizer) -> dict[int, str]:
-    """A space for each white space, and spaces around each punctuation mark."""
+@cache
+def _separate_words() -> CharacterMap:
+    """A space for each white space, and spaces around each punctuation mark.
+
+    All tokenizers share it: making it costs more than the rest of one.
+    """
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     separated = {}
     for page in list_pages():
         # Between two letters, white space is in no piece, and punctuation is a piece alone.
@@ -75,4 +81,4 @@ def _separate_words(pre_tokenizer: pre_tokenizers.PreTokenizer) -> dict[int, str
                 separated[ord(character)] = " "
             elif 2 * place + 1 in alone:
                 separated[ord(character)] = f" {character} "
-    return separated
+    return CharacterMap(separated)
