@@ -33,6 +33,7 @@ def version(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     return export_saved_model(model_dir, config, "name").path
 
 
+@pytest.mark.slow
 def test_equals_the_hugging_face_pipeline(model_dir: Path) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf", top_k=4)
     ours = load_predictor(str(model_dir), top_k=4)(TEXTS)
@@ -94,6 +95,7 @@ def test_the_exports_signatures(version: Path) -> None:
     np.testing.assert_allclose(outputs["scores"].numpy()[0, 0], probabilities[best], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_versions_count_up_and_a_failed_export_leaves_none(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ WORDS = ["Ġsize", "Ġpath", " name", "array", "size", "unseen", "Ġsize", "", "
 """In the vocabulary, not in it but for their first token, twice, and nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_targets_equal_the_hugging_face_pipelines(model_dir: Path, version: Path, top_k: int | None) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf")

@@ -46,6 +46,7 @@ def score_plainly(
     return total, len(ids) - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", [*ARCHITECTURES, "roformer"])
 def test_equals_the_plain_loop(
     model_type: str, word_tokenizer: PreTrainedTokenizerFast, byte_tokenizer: PreTrainedTokenizerFast
@@ -116,6 +117,7 @@ def test_an_export_is_refused_with_what_to_do(model_dir: Path, tmp_path: Path) -
             load_scorer(str(path))
 
 
+@pytest.mark.slow
 def test_the_command_prints_or_writes_a_line_a_text(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

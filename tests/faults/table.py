@@ -1,6 +1,5 @@
 """What the tests marked `fault` note of each fault, and the table that `make faults` prints of it."""
 
-import subprocess
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -43,20 +42,3 @@ def write_table(reports: list[pytest.TestReport]) -> str:
     """The faults of these reports as a table in Markdown, in the order of the tests."""
     rows = [row for report in reports for name, row in report.user_properties if name == "fault"]
     return "\n".join([HEADER, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
-
-
-def resize(disk: Path, size: str) -> None:
-    """Gives a small disk another size."""
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
-
-
-def make_read_only(disk: Path) -> None:
-    """From now on nothing can be written there."""
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-
-
-def flip_byte(path: Path, place: int) -> None:
-    """Alters one byte and nothing else."""
-    content = bytearray(path.read_bytes())
-    content[place] ^= 0xFF
-    path.write_bytes(content)

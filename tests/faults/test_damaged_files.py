@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.table import NoteFault, flip_byte
+from tests.faults.table import NoteFault
 from tests.last_line import Command
 from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder
 from tfmlm.config import Config
@@ -13,6 +13,14 @@ from tfmlm.run import run
 pytestmark = pytest.mark.fault
 
 
+def flip_byte(path: Path, place: int) -> None:
+    """Alters one byte and nothing else."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(
     config: Config,
     tmp_path: Path,
@@ -49,6 +57,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, command: Command, note_fault: 
     note_fault("a shard is damaged", exit_code, line)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_again(
     config: Config,
     tmp_path: Path,

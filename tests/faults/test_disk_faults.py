@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.table import NoteFault, make_read_only, resize
+from tests.faults.disk import make_read_only, make_room
+from tests.faults.table import NoteFault
 from tests.last_line import Command
 
 pytestmark = pytest.mark.fault
@@ -40,10 +41,11 @@ def test_the_disk_is_full_while_caching(
     assert not list(small_disk.glob(".*"))
     note_fault(f"the disk is full while caching, {kilobytes_left} KB left", exit_code, line)
 
-    resize(small_disk, "60m")
+    make_room(small_disk)
     assert command("train")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_while_exporting(
     small_disk: Path, tmp_path: Path, command: Command, note_fault: NoteFault
 ) -> None:
@@ -60,7 +62,7 @@ def test_the_disk_is_full_while_exporting(
         assert list_names(small_disk) <= {"tiny"}
     note_fault("the disk is full while exporting", exit_code, line)
 
-    resize(small_disk, "60m")
+    make_room(small_disk)
     assert command("export", flag, "export.name=tiny", on=run_dir)[0] == 0
     assert (small_disk / "tiny" / "1" / "saved_model.pb").is_file()
 
@@ -78,10 +80,11 @@ def test_the_disk_is_full_while_writing_shards(
     assert not list((small_disk / "shards").glob(".*"))
     note_fault(f"the disk is full while writing shards, {kilobytes_left} KB left", exit_code, line)
 
-    resize(small_disk, "60m")
+    make_room(small_disk)
     assert command("prepare", *flags)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes_left", [0, 8, 12])
 def test_the_disk_of_the_run_is_full(
     kilobytes_left: int,
@@ -97,7 +100,7 @@ def test_the_disk_of_the_run_is_full(
     assert "No space left on device" in line
     note_fault(f"the disk is full when a run starts, {kilobytes_left} KB left", exit_code, line)
 
-    resize(small_disk, "60m")
+    make_room(small_disk)
     assert command("train", output)[0] == 0
 
 

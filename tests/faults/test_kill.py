@@ -3,12 +3,12 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults.disk import make_room
 from tests.faults.table import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start, wait_for_checkpoints
 
@@ -97,7 +97,7 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
     note_fault("the disk is full while saving a checkpoint", process.returncode, last_line)
 
     # Room is made, and the same command goes on from there.
-    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    make_room(small_disk)
     again = start(config, tmp_path / "config.yaml")
     _, error = again.communicate(timeout=120)
     assert again.returncode == 0, error

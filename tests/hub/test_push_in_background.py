@@ -54,6 +54,7 @@ def wait_until(is_so: object, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_slow_hub_holds_no_step_and_the_latest_wins(
     hub: HubServer, tmp_path: Path, text_file: Path
 ) -> None:

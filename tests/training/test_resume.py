@@ -44,6 +44,7 @@ def read_weights(folder: str) -> list[np.ndarray]:
     return TFAutoModelForMaskedLM.from_pretrained(folder).get_weights()
 
 
+@pytest.mark.slow
 def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(replace(config, run=replace(config.run, output_dir=str(tmp_path / "whole"))))
 
@@ -91,6 +92,7 @@ def test_never_refuses_an_existing_run(config: Config) -> None:
         run(never)
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_path: Path) -> None:
     budget = replace(config.train, max_steps=None, epochs=10_000, max_seconds=12.0)
     finished = run(replace(config, train=budget))
@@ -100,6 +102,7 @@ def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_
     assert rates[-1] < 0.2 * max(rates)
 
 
+@pytest.mark.slow
 def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config, tmp_path: Path) -> None:
     endless = replace(config.train, max_steps=300, epochs=10_000, checkpoint_every_steps=5)
     config_file = tmp_path / "config.yaml"
