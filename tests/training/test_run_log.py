@@ -1,6 +1,7 @@
 """The log of a run that was cut short is the one of a run that was not."""
 
 import csv
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tests.tiny_run import PowerCutError, cut_after, make_config
 from tfmlm.run import run
 from tfmlm.training import masked_lm as masked_lm_module
 from tfmlm.training import run_log as run_log_module
+from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.run_log import RunLog
 
 TIMES = [5.0, 1.0, 2.0, 3.0, 4.0]
@@ -58,6 +60,15 @@ def test_what_was_done_after_the_checkpoint_does_not_count(tmp_path: Path, clock
     with closing(RunLog(tmp_path, 3, 8.0, 100)) as resumed:
         assert resumed.step_seconds == TIMES[1:3]
         assert resumed.overflow == 3
+
+
+def test_a_perplexity_beyond_float32_is_written(tmp_path: Path) -> None:
+    evaluation = Evaluation(loss=200.0, top_1=0.0, top_5=0.0)
+    with closing(RunLog(tmp_path, 0, 0.0, 100)) as log:
+        log.add_evaluation(evaluation)
+    with (tmp_path / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["eval_perplexity"]) == pytest.approx(math.exp(200.0))
 
 
 def read_rows(run_dir: Path) -> list[dict[str, str]]:

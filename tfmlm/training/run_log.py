@@ -97,7 +97,8 @@ class RunLog(tf.keras.callbacks.Callback):
         with _explained_errors(self._path), self._tensorboard.as_default(step=self.step):
             self._csv.writerow(row | {"step": self.step, "seconds": self.seconds})
             for name, value in row.items():
-                tf.summary.scalar(name, value)
+                # Figures of TensorBoard are float32, and the perplexity of a run that diverges may be none.
+                tf.summary.scalar(name, min(value, float(tf.float32.max)))
 
     def close(self) -> None:
         """Closes the files."""
