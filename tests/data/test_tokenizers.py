@@ -1,8 +1,11 @@
 """A trained tokenizer is an ordinary one, and one that cannot serve is refused with a line that says why."""
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from tests.checkout import CHECKOUT
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
-from tfmlm.data.tokenizers import check_tokenizer, load_tokenizer
+from tfmlm.data.tokenizers import check_tokenizer, load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError
 
 VARIED = [doc for value in vars(str).values() if isinstance(doc := value.__doc__, str)]
@@ -181,6 +184,91 @@ def test_a_name_that_the_hub_cannot_give_is_refused() -> None:
         UserError, match=r"^tokenizer.name_or_path 'nobody/no-tokenizer' holds no tokenizer: .+$"
     ):
         load_tokenizer("nobody/no-tokenizer")
+
+
+# === A folder from a stranger ===
+
+VICTIM = "secretone\nsecrettwo\nsecretthree\n"
+PATH_KEYS = [
+    *("vocab_file", "merges_file", "tokenizer_file", "spm_file", "sp_model_file", "source_spm"),
+    *("monolingual_vocab_file", "language_codes_file", "word_shape_file", "chat_template_file"),
+]
+CLASSES = [f"{name}TokenizerFast" for name in ("Albert", "Bert", "Camembert", "Roberta", "XLMRoberta")]
+
+
+def assert_nothing_is_stolen(folder: Path, saved: Path) -> None:
+    """The tokenizer is refused, or what is saved of it holds not one of the victim's lines."""
+    shutil.rmtree(saved, ignore_errors=True)
+    saved.mkdir()
+    with suppress(UserError):
+        save_tokenizer_folder(load_tokenizer(folder), saved)
+    for file in saved.iterdir():
+        assert "secret" not in file.read_text(encoding="utf-8"), file.name
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    path = tmp_path / "victim.txt"
+    path.write_text(VICTIM)
+    return path
+
+
+@pytest.mark.parametrize("has_tokenizer_json", [True, False])
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_metadata_that_names_a_file_does_not_open_it(
+    class_name: str, has_tokenizer_json: bool, victim: Path, tmp_path: Path, trained: PreTrainedTokenizerFast
+) -> None:
+    folder = tmp_path / "stranger"
+    trained.save_pretrained(folder)
+    if not has_tokenizer_json:
+        (folder / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.1.0.0.json").write_text(VICTIM)
+    named = [{key: str(victim)} for key in PATH_KEYS]
+    named += [{"init_inputs": [str(victim)]}, {"fast_tokenizer_files": ["../tokenizer.1.0.0.json"]}]
+    for stolen, file_name in product(named, ["tokenizer_config.json", "special_tokens_map.json"]):
+        own = {
+            "tokenizer_config.json": {"tokenizer_class": class_name} | trained.special_tokens_map,
+            "special_tokens_map.json": dict(trained.special_tokens_map),
+        }
+        own[file_name] |= stolen
+        for name, metadata in own.items():
+            (folder / name).write_text(json.dumps(metadata))
+        assert_nothing_is_stolen(folder, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_link_out_of_the_folder_is_refused(
+    name: str, victim: Path, tmp_path: Path, trained: PreTrainedTokenizerFast
+) -> None:
+    folder = tmp_path / "stranger"
+    trained.save_pretrained(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / name).unlink()
+    (folder / name).symlink_to(victim)
+    assert_refused(folder, f"{name} is a link out of its folder")
+
+
+def test_a_link_inside_the_folder_and_one_of_the_hubs_cache_are_followed(
+    tmp_path: Path, trained: PreTrainedTokenizerFast
+) -> None:
+    snapshot = tmp_path / "models--me--mine" / "snapshots" / "0"
+    trained.save_pretrained(snapshot)
+    (tmp_path / "models--me--mine" / "blobs").mkdir()
+    (snapshot / "tokenizer.json").rename(tmp_path / "models--me--mine" / "blobs" / "a")
+    (snapshot / "tokenizer.json").symlink_to("../../blobs/a")
+    (snapshot / "tokenizer_config.json").rename(snapshot / "other.json")
+    (snapshot / "tokenizer_config.json").symlink_to("other.json")
+    assert load_tokenizer(snapshot).get_vocab() == trained.get_vocab()
+
+
+def test_what_is_left_out_is_named_and_what_is_known_kept(
+    tmp_path: Path, trained: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 77, "vocab_file": "x"}))
+    assert load_tokenizer(tmp_path).model_max_length == 77
+    assert caplog.messages == [f"tokenizer {tmp_path}: tokenizer_config.json leaves out 'vocab_file'"]
 
 
 def test_check_returns_the_tokenizer_itself(word_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,14 +1,70 @@
-"""Loads a tokenizer and checks that it can serve a masked language model."""
+"""Loads a tokenizer and checks that it can serve a masked language model.
+
+A tokenizer folder may come from a stranger. Its metadata would reach the constructors of transformers as
+keyword arguments, some of which open files (`vocab_file`), and a link in it may lead anywhere. So a tokenizer
+is loaded from a copy that holds known files only, and of the metadata only what is known to be a setting.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import snapshot_download
+from tokenizers import models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tfmlm.errors import UserError, first_line
+
+_LOGGER = logging.getLogger(__name__)
+
+PADS_AT_ONE = frozenset(
+    {"camembert", "esm", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
+)
+"""Model types whose TensorFlow classes hard-code `padding_idx = 1` and count positions from it: with padding
+elsewhere they would take another token for padding, and PyTorch's would compute another model."""
+
+# === Files ===
+
+_DATA_FILES = (
+    *("tokenizer.json", "added_tokens.json", "config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "tokenizer.model"),
+)
+"""What the fast tokenizers of transformers read, and `config.json` for the class of one that does not say."""
+
+_SPECIAL_TOKENS = frozenset(
+    {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
+    | {"additional_special_tokens"}
+)
+
+_SETTINGS = _SPECIAL_TOKENS | {
+    *("tokenizer_class", "auto_map", "added_tokens_decoder", "model_max_length"),
+    *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "clean_text", "wordpieces_prefix"),
+    *("add_prefix_space", "trim_offsets", "errors", "keep_accents", "remove_space", "split_by_punct"),
+    *("clean_up_tokenization_spaces", "split_special_tokens", "model_input_names"),
+    *("padding_side", "truncation_side"),
+}
+"""Keys of `tokenizer_config.json` that say how to tokenize, and name no file."""
+
+_BOOKKEEPING = frozenset(
+    {
+        *("name_or_path", "special_tokens_map_file", "tokenizer_file", "processor_class", "is_local"),
+        *("backend", "transformers_version", "use_fast", "do_basic_tokenize", "never_split", "max_len"),
+        *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id"),
+        *("extra_special_tokens", "chat_template", "vocab_size"),
+    }
+)
+"""Keys that well-known tokenizers carry and that a masked language model does without; left out unsaid."""
+
+_METADATA = {"tokenizer_config.json": _SETTINGS, "special_tokens_map.json": _SPECIAL_TOKENS}
+"""Files whose keys become keyword arguments, and the keys that may."""
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
@@ -18,20 +74,70 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         path: a folder or a Hub id.
 
     Raises:
-        UserError: there is no tokenizer, it is not a fast one, or it has no mask or padding token.
+        UserError: there is no tokenizer, it is not a fast one, it has no mask or padding token, or a file of
+            the folder is a link out of it.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises a bare one for a broken file
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"tokenizer {str(path)!r} needs code of its own (auto_map), which is never run; "
-                "use one that transformers has"
-            ) from error
+    name = str(path)
+    with tempfile.TemporaryDirectory() as known:
+        try:
+            folder = Path(path)
+            if not folder.is_dir():
+                folder = Path(snapshot_download(name, allow_patterns=[*_DATA_FILES, *_METADATA]))
+            _copy_what_is_known(folder, Path(known), name)
+            tokenizer = AutoTokenizer.from_pretrained(known, trust_remote_code=False)
+        except UserError:
+            raise
+        except Exception as error:  # the tokenizers library raises a bare one for a broken file
+            if "trust_remote_code" in str(error):
+                raise UserError(
+                    f"tokenizer {name!r} needs code of its own (auto_map), which is never run; "
+                    "use one that transformers has"
+                ) from error
+            reason = first_line(error).replace(known, name)
+            raise UserError(f"tokenizer.name_or_path {name!r} holds no tokenizer: {reason}") from error
+    tokenizer.init_kwargs.pop("auto_map", None)  # the files that it names are not saved with the model
+    return check_tokenizer(tokenizer, name)
+
+
+def _copy_what_is_known(folder: Path, known: Path, name: str) -> None:
+    """Links the data files into `known`, and writes the metadata without unknown keys."""
+    for file_name in _DATA_FILES:
+        file = _find_inside(folder, file_name, name)
+        if file:
+            (known / file_name).symlink_to(file)
+    for file_name, allowed in _METADATA.items():
+        file = _find_inside(folder, file_name, name)
+        if file:
+            metadata = _keep_known(json.loads(file.read_text(encoding="utf-8")), allowed, file_name, name)
+            (known / file_name).write_text(json.dumps(metadata), encoding="utf-8")
+
+
+def _find_inside(folder: Path, file_name: str, name: str) -> Path | None:
+    """The file of that name, resolved; None if there is none.
+
+    Raises:
+        UserError: it is a link to a place outside the folder; the Hub's own cache links to its `blobs`.
+    """
+    file = (folder / file_name).resolve()
+    if not file.is_file():
+        return None
+    root = folder.resolve()
+    roots = [root] + [root.parents[1] / "blobs"] * (root.parent.name == "snapshots")
+    if not any(file.is_relative_to(each) for each in roots):
         raise UserError(
-            f"tokenizer.name_or_path {str(path)!r} holds no tokenizer: {first_line(error)}"
-        ) from error
-    return check_tokenizer(tokenizer, str(path))
+            f"tokenizer {name!r}: {file_name} is a link out of its folder, to {str(file)!r}; "
+            "put the file itself there"
+        )
+    return file
+
+
+def _keep_known(metadata: Any, allowed: frozenset[str], file_name: str, name: str) -> dict[str, Any]:
+    if not isinstance(metadata, dict):
+        raise TypeError(f"{file_name} holds no mapping")
+    unknown = [key for key in metadata if key not in allowed | _BOOKKEEPING]
+    if unknown:
+        _LOGGER.warning("tokenizer %s: %s leaves out %s", name, file_name, ", ".join(map(repr, unknown)))
+    return {key: value for key, value in metadata.items() if key in allowed}
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokenizerFast:
@@ -48,16 +154,26 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
 
 
 def save_tokenizer_folder(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes a tokenizer that `load_tokenizer` loads.
+    """Writes a tokenizer that `load_tokenizer` loads, from what is in memory: no file is copied.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    # `legacy_format` would copy the file that a SentencePiece tokenizer came from.
+    _raising_os_error(folder, lambda: tokenizer.save_pretrained(folder, legacy_format=False))
+    model = tokenizer.backend_tokenizer.model
+    if isinstance(model, models.WordPiece | models.BPE):
+        # vocab.txt, or vocab.json and merges.txt, for tools that do not read tokenizer.json.
+        _raising_os_error(folder, lambda: model.save(str(folder)))
+
+
+def _raising_os_error(folder: Path, write: Callable[[], object]) -> None:
+    """Calls a function of the tokenizers library, which raises a bare exception with the system's number."""
     try:
-        tokenizer.save_pretrained(folder)
+        write()
     except OSError:
         raise
-    except Exception as error:  # the tokenizers library raises a bare one, with the number in its text
+    except Exception as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
