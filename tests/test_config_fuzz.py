@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from tests.fuzzing import fuzzed
 from tfmlm.config import Config, RunConfig
@@ -134,3 +135,28 @@ def test_any_sample_text_comes_back(texts: list[str], path: Path) -> None:
     config = Config(run=RunConfig(sample_texts=texts), model=model)
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+SECRET = "hf_that_no_file_may_hold"
+
+
+@fuzzed(num_examples=100, deadline=5000)
+@given(
+    key=st.sampled_from([*KEYS, "model.config.a.b", "data.train_files[0]", "run", "model.config"]),
+    before=st.sampled_from(["", "a ", "\\\\", "{", "$"]),
+    expression=st.sampled_from(["oc.env:TFMLM_TEST_SECRET", "run.name", "oc.decode:1", "oc.create:[1]"]),
+    is_override=st.booleans(),
+)
+def test_an_interpolation_is_refused_wherever_it_stands(
+    key: str, before: str, expression: str, is_override: bool, path: Path
+) -> None:
+    value = f"'{before}${{{expression}}}'"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFMLM_TEST_SECRET", SECRET)
+        path.write_text("model: {name_or_path: m}\n")
+        if not is_override:
+            path.write_text(OmegaConf.to_yaml(OmegaConf.from_dotlist([f"{key}={value}"])))
+        with pytest.raises(UserError) as refusal:
+            load_config(path, [f"{key}={value}"] if is_override else [])
+    assert SECRET not in str(refusal.value)
+    assert key.partition("[")[0] in str(refusal.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
-    InterpolationResolutionError,
+    GrammarParseError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
@@ -22,6 +23,9 @@ from tfmlm.errors import UserError, first_line
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 """What PyYAML and OmegaConf raise for a value that is not what its tag or its look says, such as `0x_`."""
+
+_INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
+"""`${` after an even number of backslashes; an odd one escapes it."""
 
 _SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
 
@@ -36,8 +40,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or a key or a value is wrong; the message names it.
     """
+    parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
+    for part in parts:
+        _refuse_interpolation(part)
     try:
-        settings = OmegaConf.merge(_read_yaml(Path(path)), _parse_overrides(overrides or []))
+        settings = OmegaConf.merge(*parts)
     except (OmegaConfBaseException, TypeError) as error:
         raise UserError(f"overrides do not fit {str(path)!r}: {first_line(error)}") from error
     config = _to_config(cast(DictConfig, settings))
@@ -51,12 +58,34 @@ def dump_config(config: Config) -> str:
 
 
 def _escape(value: Any) -> Any:
-    """Keeps `${` in texts what it is: OmegaConf would read a reference to another key."""
+    """Keeps `${` in texts what it is: unescaped it would be an interpolation, which is refused."""
     if isinstance(value, dict):
         return {key: _escape(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_escape(item) for item in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _refuse_interpolation(settings: DictConfig) -> None:
+    """Refuses `${...}`, before anything resolves it: `${oc.env:HF_TOKEN}` would end up in files."""
+    for key, value in _list_texts(OmegaConf.to_container(settings, resolve=False)):
+        if _INTERPOLATION.search(value):
+            raise UserError(
+                f"config key {key}: {value!r} is an interpolation, which is never resolved; "
+                "write the value itself, or \\${ for these characters"
+            )
+
+
+def _list_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of mappings and lists, with its key, such as `data.train_files[0]`."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _list_texts(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _list_texts(item, f"{key}[{number}]")
+    elif isinstance(value, str):
+        yield key, value
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
@@ -87,7 +116,12 @@ def _read_yaml(path: Path) -> DictConfig:
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"config file {str(path)!r}{place}: not valid YAML: {problem}") from error
-    except _VALUE_ERRORS as error:
+    except GrammarParseError as error:  # half an interpolation, such as `${`
+        raise UserError(
+            f"config key {error.full_key}: {first_line(error)}; interpolations are never resolved: "
+            "write the value itself, or \\${ for these characters"
+        ) from error
+    except (OmegaConfBaseException, *_VALUE_ERRORS) as error:
         raise UserError(
             f"config file {str(path)!r} has a value that cannot be read ({first_line(error)}); quote it"
         ) from error
@@ -119,7 +153,7 @@ def _to_config(settings: DictConfig) -> Config:
         raise UserError(
             f"config key {error.full_key}: {first_line(error)} `tfmlm config` lists all"
         ) from error
-    except (InterpolationResolutionError, MissingMandatoryValue) as error:
+    except MissingMandatoryValue as error:
         named = re.search("full_key: (.*)", str(error))
         key = error.full_key or (named[1] if named else "")
         raise UserError(f"config key {key}: {first_line(error)}; write the value itself") from error
@@ -140,8 +174,6 @@ def _check_containers(settings: DictConfig) -> None:
                 f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
             )
         for item in fields(_SECTIONS[name]):
-            if OmegaConf.is_interpolation(section, item.name):
-                continue  # its value is found later, with the defaults of the other keys
             value = section.get(item.name)
             if isinstance(value, DictConfig if str(item.type).startswith("list") else ListConfig):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be of type {item.type}")
