@@ -40,12 +40,9 @@ class MaskedLanguageModel(tf.keras.Model):
         super().__init__()
         self.model = model
         self.trained_variables = choose_trained(model.trainable_variables, config.model)
-        self.step, self.overflow = (
-            tf.Variable(
-                0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-            )
-            for _ in range(2)
-        )
+        # Every replica counts the same, so nothing is aggregated; under XLA on several GPUs nothing could be,
+        # for replicas are not merged there (tf-keras issue 385).
+        self.step, self.overflow = (tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
         if (
