@@ -48,6 +48,19 @@ def test_holds_weights_configuration_tokenizer_and_texts(
     assert again("Return the name.")["input_ids"] == word_tokenizer("Return the name.")["input_ids"]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_the_umask_decides_who_may_read_the_files(
+    umask: int, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "model", word_tokenizer)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(modes, 0o666 & ~umask)
+
+
 @pytest.mark.parametrize(
     ("model_type", "architecture"),
     [

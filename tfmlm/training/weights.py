@@ -72,10 +72,18 @@ def write_weights(model: TFPreTrainedModel, folder: Path, max_shard_bytes: int =
     )
     for file_name, names in split.filename_to_tensors.items():
         shard = {name: weights[name].read() for name in names}
-        save_file(shard, folder / file_name, metadata={"format": "pt"})
+        _save_file(shard, folder / file_name)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / SAFETENSORS_INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_file(tensors: dict[str, NDArray[np.float32]], path: Path) -> None:
+    """Writes a safetensors file with the mode that the umask gives; the library's own is 0600."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _name_as_pytorch(model: TFPreTrainedModel) -> dict[str, _Weight]:
