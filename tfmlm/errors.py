@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class PreemptedError(Exception):
-    """The process was told to end (SIGTERM) and has saved its work."""
+    """The process was told to end (SIGTERM). The message says what is saved and how to go on."""
 
 
 class WorkerLostError(Exception):

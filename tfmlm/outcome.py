@@ -70,8 +70,7 @@ def _goes_on(options: argparse.Namespace) -> bool:
 
 
 def _end_with_a_line(error: Exception) -> int:
-    more = "; the same command goes on from there" if isinstance(error, PreemptedError) else ""
-    print(f"tfmlm: {in_one_line(error)}{more}", file=sys.stderr)
+    print(f"tfmlm: {in_one_line(error)}", file=sys.stderr)
     if isinstance(error, PreemptedError):
         return 128 + signal.SIGTERM
     return os.EX_TEMPFAIL if isinstance(error, WorkerLostError) else 2

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,7 +14,15 @@ import numpy as np
 import pytest
 
 from tests.faults.table import NoteFault
-from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers, read_weights, start
+from tests.tiny_run import (
+    assert_same_weights,
+    in_folder,
+    make_config,
+    name_workers,
+    read_weights,
+    start,
+    wait_for_checkpoints,
+)
 from tfmlm.cli import main
 from tfmlm.config import Config, DistributeConfig
 from tfmlm.config_loading import dump_config
@@ -89,6 +98,24 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
 
     finish(start_workers(config, tmp_path))
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
+    tmp_path: Path, text_file: Path
+) -> None:
+    config = make_config(tmp_path, text_file, max_steps=500, epochs=1000, checkpoint_every_steps=5)
+    chief, other = start_workers(config, tmp_path)
+    wait_for_checkpoints(tmp_path / "run" / "checkpoints", chief, 1)
+    other.send_signal(signal.SIGTERM)
+    _, error = other.communicate(timeout=240)
+    chief.communicate(timeout=240)
+    assert other.returncode == 128 + signal.SIGTERM, error
+    line = error.splitlines()[-1]
+    assert "which was not saved, for only the first worker saves" in line
+    named = re.search("goes on from the last checkpoint, (.*)", line)
+    assert named, line
+    assert Path(named[1]) in (tmp_path / "run" / "checkpoints").iterdir()
 
 
 @pytest.mark.slow

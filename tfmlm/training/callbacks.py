@@ -74,8 +74,17 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
             self._save_and_end()
 
     def _save_and_end(self) -> None:
-        self._checkpoint.save(self._log.seconds)
-        raise PreemptedError(f"told to end at step {self._log.step}, which was saved")
+        told = f"told to end at step {self._log.step}"
+        if self._checkpoint.is_writer:
+            self._checkpoint.save(self._log.seconds)
+            raise PreemptedError(f"{told}, which was saved; the same command goes on from there")
+        newest = self._checkpoint.newest
+        last = (
+            f"goes on from the last checkpoint, {newest}" if newest else "begins anew: no step is saved yet"
+        )
+        raise PreemptedError(
+            f"{told}, which was not saved, for only the first worker saves; the same command {last}"
+        )
 
 
 class KeepTimeBudget(tf.keras.callbacks.Callback):

@@ -30,6 +30,7 @@ class TrainingCheckpoint:
     number of batches, so that number is their state too.
 
     Attributes:
+        is_writer: whether this process writes; of several workers only the first does.
         seconds: float64 [], seconds trained so far.
         best_loss: float64 [], the lowest evaluation loss.
         stale_evaluations: int64 [], evaluations since then.
@@ -41,7 +42,7 @@ class TrainingCheckpoint:
         self._model = model
         self._folder = folder
         self._num_kept = num_kept
-        self._is_writer = is_writer
+        self.is_writer = is_writer
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.best_loss = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
         self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -120,7 +121,7 @@ class TrainingCheckpoint:
         return list_checkpoints(self._folder, kind)
 
     def _write(self, state: tf.train.Checkpoint, name: str) -> None:
-        if not self._is_writer:
+        if not self.is_writer:
             return
         unfinished = self._folder / f".{name}.{os.getpid()}"
         try:
@@ -138,6 +139,6 @@ class TrainingCheckpoint:
             ) from error
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        if self._is_writer:
+        if self.is_writer:
             for path in paths:
                 shutil.rmtree(path, ignore_errors=True)

@@ -43,7 +43,7 @@ def fit(
     """Trains from the log's step to the last one.
 
     Raises:
-        PreemptedError: SIGTERM came; the step is saved.
+        PreemptedError: SIGTERM came; the first worker has saved the step.
     """
     evaluating = EvaluateAndChoose(
         lambda: evaluate(setup.model, setup.validation),

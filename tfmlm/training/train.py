@@ -55,7 +55,7 @@ def train(
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
-        PreemptedError: the process was told to end; its work is saved.
+        PreemptedError: the process was told to end; the first worker has saved the step.
         WorkerLostError: another worker of the run is gone.
     """
     setup = set_up(config)
