@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tfmlm.config import FILE_SOURCES, Config, DataConfig, HubConfig, TrainConfig
+from tfmlm.config import FILE_SOURCES, Config, DataConfig, HubConfig, TokenizerConfig, TrainConfig
 from tfmlm.errors import UserError
 
 _CHOICES = {
@@ -22,6 +22,13 @@ _CHOICES = {
     "export.long_texts": ("cut", "refuse"),
     "distribute.strategy": ("auto", "one_device", "mirrored", "multi_worker", "tpu"),
 }
+_SMALLEST_VOCABULARIES = {
+    "wordpiece": (6, "5 special tokens"),
+    "byte_bpe": (261, "5 special tokens and 256 bytes"),
+    "unigram": (6, "5 special tokens"),
+}
+"""By algorithm: the size, and what it is for."""
+
 _POSITIVE = (
     "data.max_rows",
     "data.block_size",
@@ -93,7 +100,17 @@ def check_config(config: Config) -> None:
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
+    _check_vocabulary(config.tokenizer)
     _check_hub(config.hub, config.data)
+
+
+def _check_vocabulary(tokenizer: TokenizerConfig) -> None:
+    smallest, holds = _SMALLEST_VOCABULARIES[tokenizer.algorithm]
+    if tokenizer.train_vocab_size is not None and tokenizer.train_vocab_size < smallest:
+        raise UserError(
+            f"tokenizer.train_vocab_size is {tokenizer.train_vocab_size}; it must be at least {smallest} for "
+            f"{tokenizer.algorithm}, which begins with {holds}"
+        )
 
 
 def _check_hub(hub: HubConfig, data: DataConfig) -> None:

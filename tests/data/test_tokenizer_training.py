@@ -5,11 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizerFast, XLMRobertaTokenizerFast
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoTokenizer,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizerFast,
+    XLMRobertaTokenizerFast,
+)
 
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
+from tfmlm.errors import UserError
 
 CLASSES = {
     "wordpiece": BertTokenizerFast,
@@ -22,6 +31,7 @@ import sys, tfmlm
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.tokenizer_training import train_tokenizer
+from tfmlm.errors import UserError
 files = [path for path in list_source_files() if path.parts[-2] in ("tqdm", "yaml", "lib")]
 if __name__ == "__main__":
     texts = [read_docstrings(files)]
@@ -52,6 +62,54 @@ def test_special_tokens_stand_where_the_architecture_wants_them(algorithm: str) 
     assert tokenizer.pad_token_id == (0 if algorithm == "wordpiece" else 1)
     assert len(tokenizer.all_special_ids) == 5
     assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+
+
+# === What a vocabulary knows ===
+
+
+def share_of_unknown(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
+    ids = [token for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in row]
+    return ids.count(tokenizer.unk_token_id) / len(ids)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(
+        st.text("abcxyzABC019.,;(éüñßабвд中文字", min_size=1, max_size=8), min_size=1, max_size=60
+    ),
+    vocab_size=st.integers(10, 400),
+)
+def test_wordpiece_keeps_its_texts_letters_in_half_the_vocabulary(words: list[str], vocab_size: int) -> None:
+    """Nothing is unknown where the characters, and those that can continue a word, fit into half of it."""
+    texts = [" ".join(words)]
+    tokenizer = train_tokenizer([texts], TokenizerConfig(train_vocab_size=vocab_size))
+    assert len(tokenizer) <= vocab_size
+    characters = {token.removeprefix("##") for token in tokenizer.get_vocab()}
+    single = [token for token in tokenizer.get_vocab() if len(token.removeprefix("##")) == 1]
+    assert len(single) <= vocab_size // 2
+    pieces = tokenizer.backend_tokenizer.normalizer.normalize_str(texts[0])
+    if 2 * len(set(pieces.replace(" ", ""))) <= vocab_size // 2:
+        assert share_of_unknown(tokenizer, texts) == 0
+        assert set(pieces.replace(" ", "")) <= characters
+
+
+def test_wordpiece_keeps_ascii_and_leaves_out_the_rarest_of_the_others() -> None:
+    texts = ["die " * 4000 + "Q ~ é é é é é é é é é é é é ж"]
+    vocabulary = train_tokenizer([texts], TokenizerConfig(train_vocab_size=300)).get_vocab()
+    assert "q" in vocabulary
+    assert "~" in vocabulary
+    assert "##~" not in vocabulary
+    assert "ж" not in vocabulary
+
+
+def test_three_hundred_entries_are_enough_for_a_small_english_text() -> None:
+    tokenizer = train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=300))
+    assert share_of_unknown(tokenizer, SENTENCES) == 0
+
+
+def test_a_unigram_vocabulary_below_the_number_of_characters_is_refused() -> None:
+    with pytest.raises(UserError, match="train_vocab_size is 20, and the text has more characters than that"):
+        train_tokenizer(TEXTS, TokenizerConfig(train_vocab_size=20, algorithm="unigram"))
 
 
 @pytest.mark.parametrize("algorithm", ["byte_bpe", "unigram"])

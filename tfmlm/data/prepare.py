@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import xxhash
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from tfmlm.config import Config
-from tfmlm.data.blocks import Blocks
+from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.cache import make_once
 from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
@@ -31,15 +32,18 @@ from tfmlm.data.splitting import Texts, load_texts
 from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
-from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
+from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError
 from tfmlm.locations import resolve_name_or_path
 
-_CACHE_FORMAT = 4
+_CACHE_FORMAT = 5
 """Counted up when training a tokenizer or packing changes, so that no older file is read."""
 
 _BLOCKS_NAME = "blocks.arrow"
 _BAD_ROWS_NAME = "bad_rows.json"
+
+_MEASURED_BLOCKS = 4096
+"""Held-out blocks in which unknown tokens are counted."""
 
 _STREAMED_HELD_OUT = 1000
 """Texts that are held out of a stream at most: finding more would read it far ahead."""
@@ -90,6 +94,18 @@ def explained_errors(data: PreparedData) -> Iterator[None]:
         raise explanation from error
 
 
+def measure_unknown(data: PreparedData) -> float:
+    """Share of the text's tokens that the tokenizer does not know, in the first held-out blocks."""
+    num_unknown = num_tokens = 0
+    blocks = data.validation.read_in_order().unbatch().take(_MEASURED_BLOCKS).batch(BLOCKS_A_CHUNK)
+    for chunk in blocks.as_numpy_iterator():
+        is_text = np.arange(chunk["input_ids"].shape[1]) < chunk["num_tokens"][:, np.newaxis]
+        is_text &= chunk["special_tokens_mask"] == 0
+        num_tokens += int(is_text.sum())
+        num_unknown += int((is_text & (chunk["input_ids"] == data.tokenizer.unk_token_id)).sum())
+    return num_unknown / max(num_tokens, 1)
+
+
 def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> BlockFormat:
     """What the configuration's blocks look like."""
     return BlockFormat(
@@ -107,14 +123,29 @@ def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast
     """Trains the tokenizer once, or loads the configured one, or else the model's own."""
     if not config.tokenizer.train_vocab_size:
         return _load_configured_tokenizer(config)
+    model_type = _find_model_type(config)
     if config.data.streaming:
-        return train_tokenizer(texts, config.tokenizer)
-    fingerprint = _fingerprint(texts, str(config.tokenizer))
+        return train_tokenizer(texts, config.tokenizer, model_type)
+    fingerprint = _fingerprint(texts, str(config.tokenizer), str(model_type in PADS_AT_ONE))
     folder = make_once(
         f"tokenizer-{fingerprint}",
-        lambda unfinished: save_tokenizer_folder(train_tokenizer(texts, config.tokenizer), unfinished),
+        lambda unfinished: save_tokenizer_folder(
+            train_tokenizer(texts, config.tokenizer, model_type), unfinished
+        ),
     )
     return load_tokenizer(folder)
+
+
+def _find_model_type(config: Config) -> str:
+    """The model's type, or "" where its `config.json` does not say; loading the model tells why."""
+    if not config.model.name_or_path:
+        return str(config.model.config["model_type"])
+    name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
+    try:
+        fields, _ = PretrainedConfig.get_config_dict(name_or_path)
+    except (OSError, ValueError):
+        return ""
+    return str(fields.get("model_type", ""))
 
 
 def _load_configured_tokenizer(config: Config) -> PreTrainedTokenizerFast:

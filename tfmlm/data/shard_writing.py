@@ -126,6 +126,7 @@ def describe_settings(config: Config, blocks_per_shard: int) -> dict[str, Any]:
         "data": data,
         "tokenizer": asdict(config.tokenizer),
         "model": config.model.name_or_path,
+        "model_type": config.model.config.get("model_type"),
         "whole_word": config.masking.whole_word,
         "blocks_per_shard": blocks_per_shard,
     }

@@ -48,6 +48,17 @@ TOKENIZER = [
         ),
     ),
     Case(
+        "a vocabulary smaller than what it begins with",
+        f"{TRAIN} tokenizer.algorithm=byte_bpe tokenizer.train_vocab_size=200",
+        "it must be at least 261 for byte_bpe, which begins with 5 special tokens and 256 bytes",
+    ),
+    Case(
+        "a RoBERTa whose padding is not at 1",
+        TRAIN,
+        "takes token 1 for padding, and pad_token_id of its config.json is 0",
+        change_json("model/config.json", pad_token_id=0),
+    ),
+    Case(
         "an algorithm that there is not",
         f"{TRAIN} tokenizer.algorithm=bpe",
         "it must be one of wordpiece, byte_bpe",
