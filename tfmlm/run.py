@@ -141,7 +141,8 @@ def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
             config,
             model=replace(config.model, name_or_path=str(model_dir), config={}),
             tokenizer=replace(config.tokenizer, name_or_path=str(model_dir), train_vocab_size=None),
-        )
+        ),
+        needs_head=True,
     )
     with explained_errors(setup.data):
         return evaluate(setup.model, setup.validation)

@@ -8,15 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from transformers import BertConfig, PreTrainedTokenizerFast, ViTConfig
+from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast, TFBertModel, ViTConfig
 
 from tests.pytorch_folder import write_hub_folder
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import PAD_IS_ONE, SENTENCES, TINY_CONFIGS
 from tests.tiny_model import make_tiny
-from tfmlm.config import Config, DataConfig, ModelConfig
+from tfmlm.config import Config, DataConfig, ModelConfig, TokenizerConfig
+from tfmlm.data.tokenizer_training import train_tokenizer
+from tfmlm.data.tokenizers import PADS_AT_ONE
 from tfmlm.errors import UserError
-from tfmlm.training.model import load_model_folder, make_model, max_block_size, set_output_bias
+from tfmlm.training.model import (
+    _check_padding,
+    load_model_folder,
+    make_model,
+    max_block_size,
+    set_output_bias,
+)
 from tfmlm.training.model_folder import save_model_folder
+from tfmlm.training.weights import name_output_bias
 
 
 def configure(name_or_path: object = None, block_size: int = 32, **fields: object) -> Config:
@@ -99,6 +108,123 @@ def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedToken
     assert np.exp(bias).sum() == pytest.approx(1.0, rel=1e-5)
     assert bias[7] - bias[8] == pytest.approx(np.log(31 / 11), rel=1e-5)
     assert bias[9] == bias[10] == bias.min()
+
+
+# === A head that is missing ===
+
+
+def drop_tensors(folder: Path, dropped: set[str]) -> None:
+    file = folder / "model.safetensors"
+    kept = {name: values for name, values in load_file(file).items() if name not in dropped}
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+def test_a_model_that_lacks_any_tensor_of_its_head_does_not_answer(
+    model_type: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Each alone, and all together; ALBERT's bias stands under two names."""
+    tokenizer = request.getfixturevalue("byte_tokenizer" if model_type in PAD_IS_ONE else "word_tokenizer")
+    model = make_tiny(model_type, **TINY_CONFIGS[model_type] | {"vocab_size": len(tokenizer)})
+    save_model_folder(model, tokenizer, tmp_path / "whole", {})
+    load_model_folder(tmp_path / "whole")
+    names = load_file(tmp_path / "whole" / "model.safetensors")
+    head = {name for name in names if not name.startswith(f"{model.base_model_prefix}.")}
+    biases = head & {"predictions.bias", "predictions.decoder.bias"}
+    parts = [{name} for name in head - biases] + [biases] * bool(biases) + [head]
+    assert len(parts) > 4
+    for part in parts:
+        shutil.rmtree(tmp_path / "part", ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", tmp_path / "part")
+        drop_tensors(tmp_path / "part", part)
+        with pytest.raises(UserError, match="so its answers would be noise") as refusal:
+            load_model_folder(tmp_path / "part")
+        assert all(name in str(refusal.value) for name in part)
+
+
+@pytest.mark.parametrize("is_safe", [True, False], ids=["safetensors", "h5"])
+def test_an_encoder_with_tensorflows_names_does_not_answer_and_gets_a_new_head_in_training(
+    is_safe: bool, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    config = BertConfig(**TINY_CONFIGS["bert"], vocab_size=len(word_tokenizer))
+    encoder = TFBertModel(config)
+    encoder.build_in_name_scope()
+    encoder.save_pretrained(tmp_path, safe_serialization=is_safe)
+    word_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lack 5 tensors of the masked-LM head \(cls.predictions.bias, "):
+        load_model_folder(tmp_path)
+    model, new = make_model(configure(tmp_path), word_tokenizer)
+    assert name_output_bias(model) <= set(new)
+    for first, second in zip(encoder.bert.embeddings.weights, model.bert.embeddings.weights, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_weights_of_another_architecture_in_h5_are_refused(
+    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    other = make_tiny("distilbert", **TINY_CONFIGS["distilbert"] | {"vocab_size": len(word_tokenizer)})
+    other.save_pretrained(tmp_path, safe_serialization=False)
+    BertConfig(**TINY_CONFIGS["bert"], vocab_size=len(word_tokenizer)).save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="they belong to another model or architecture"):
+        load_model_folder(tmp_path)
+
+
+def test_a_part_of_a_head_is_trained_on_with_the_rest_as_it_is(
+    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    whole = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    save_model_folder(whole, word_tokenizer, tmp_path / "model", {})
+    drop_tensors(tmp_path / "model", {"cls.predictions.transform.dense.bias"})
+    model, new = make_model(configure(tmp_path / "model"), word_tokenizer)
+    assert new == ["cls.predictions.transform.dense.bias"]
+    assert not name_output_bias(model) & set(new)
+
+
+# === Where padding stands ===
+
+
+PADDING_FIXED = sorted(PADS_AT_ONE - {"esm"})
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "byte_bpe", "unigram"])
+@pytest.mark.parametrize("model_type", PADDING_FIXED)
+def test_a_trained_tokenizer_pads_where_the_model_does(model_type: str, algorithm: str) -> None:
+    config = TokenizerConfig(train_vocab_size=300, algorithm=algorithm)
+    tokenizer = train_tokenizer([SENTENCES], config, model_type)
+    assert tokenizer.pad_token_id == 1
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+    assert tokenizer("Return")["input_ids"][0] == tokenizer.cls_token_id
+    _check_padding(AutoConfig.for_model(model_type, pad_token_id=1), tokenizer)
+
+
+@pytest.mark.parametrize("model_type", PADDING_FIXED)
+def test_padding_elsewhere_is_refused(model_type: str, word_tokenizer: PreTrainedTokenizerFast) -> None:
+    at_one = AutoConfig.for_model(model_type, pad_token_id=1)
+    with pytest.raises(UserError, match=r"takes token 1 for padding, and the tokenizer's \[PAD\] is 0; "):
+        _check_padding(at_one, word_tokenizer)
+    at_zero = AutoConfig.for_model(model_type, pad_token_id=0)
+    with pytest.raises(UserError, match=r"and pad_token_id of its config.json is 0; "):
+        _check_padding(at_zero, word_tokenizer)
+
+
+def test_the_position_of_the_padding_is_told_before_training_and_before_an_answer(
+    hub_folder: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    word_tokenizer.save_pretrained(hub_folder)
+    (hub_folder / "vocab.json").unlink(missing_ok=True)
+    for load in (
+        lambda: make_model(configure(hub_folder), word_tokenizer),
+        lambda: load_model_folder(hub_folder),
+        lambda: make_model(configure(model_type="roberta", **TINY_CONFIGS["roberta"]), word_tokenizer),
+    ):
+        with pytest.raises(UserError, match="takes token 1 for padding"):
+            load()
+
+
+@pytest.mark.parametrize("model_type", ["longformer", "roberta-prelayernorm"])
+def test_positions_count_from_the_one_after_padding(model_type: str) -> None:
+    assert max_block_size(AutoConfig.for_model(model_type, max_position_embeddings=72)) == 70
 
 
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, has_file
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
-from tfmlm.data.tokenizers import load_tokenizer
+from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.locations import advise_offline, resolve_name_or_path
-from tfmlm.training.weights import select_encoder_names, tie_output_bias
+from tfmlm.training.weights import find_missing, list_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,24 +53,26 @@ def _check_model_folder(path: Path) -> None:
         )
 
 
-def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, bool]:
+def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, list[str]]:
     """Loads or makes the model that `model` configures.
 
     Call it inside the scope of the strategy and under the Keras policy of the run.
 
     Returns:
-        The built model, and whether its vocabulary head is new, not from the checkpoint.
+        The built model, and PyTorch's names of what is new, not from a checkpoint: of a loaded model tensors
+        of its vocabulary head, of one from scratch all.
 
     Raises:
         UserError: the model, its configuration, the tokenizer or the block size do not fit together.
     """
     if config.model.name_or_path:
         name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
-        model, has_new_head = _load_pretrained(name_or_path, config.model.config)
+        model, new = _load_pretrained(name_or_path, config.model.config)
     else:
-        model, has_new_head = _make_from_config(config, tokenizer), True
+        model = _make_from_config(config, tokenizer)
+        new = list_names(model)
     _check_fit(model.config, tokenizer, config.data.block_size)
-    return model, has_new_head
+    return model, new
 
 
 def load_model_folder(
@@ -80,16 +81,37 @@ def load_model_folder(
     """Loads a trained model in float32 and its tokenizer, whose `model_max_length` is set to the model's.
 
     Raises:
-        UserError: there is no such model, or it has no tokenizer.
+        UserError: there is no such model, it has no vocabulary head, or no tokenizer that fits it.
     """
     resolved = resolve_name_or_path(str(name_or_path), "model")
-    model, _ = _load_pretrained(resolved, {})
+    model, new = _load_pretrained(resolved, {})
+    check_has_head(str(name_or_path), new)
     tokenizer = load_tokenizer(resolved)
+    _check_padding(model.config, tokenizer)
     tokenizer.model_max_length = max_block_size(model.config)
     return model, tokenizer
 
 
-def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, bool]:
+def check_has_head(name_or_path: str, new: list[str]) -> None:
+    """Refuses a model that is to answer and whose vocabulary head is new: its words would be noise.
+
+    Args:
+        name_or_path: what the user gave.
+        new: from `make_model`.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    if new:
+        raise UserError(
+            f"weights of {name_or_path!r} lack {len(new)} tensors of the masked-LM head ({', '.join(new)}), "
+            "so its answers would be noise; use a masked language model, or train this one first "
+            "(model.name_or_path)"
+        )
+
+
+def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, list[str]]:
+    """The model, and PyTorch's names of the tensors of its head that the weights lack."""
     if Path(name_or_path).is_dir():
         _check_model_folder(Path(name_or_path))
     model_config = _override(_read_config(name_or_path), fields)
@@ -111,14 +133,14 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
             f"weights of {name_or_path!r} cannot be loaded, for they do not fit its config.json ({reason}); "
             "use those that belong together"
         ) from error
-    missing = tie_output_bias(model, info["missing_keys"])
-    missing_in_encoder = select_encoder_names(model, missing)
+    missing = find_missing(model, tie_output_bias(model, info["missing_keys"]))
+    missing_in_encoder = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]
     if missing_in_encoder:
         raise UserError(
             f"weights of {name_or_path!r} lack {len(missing_in_encoder)} tensors of the encoder, "
             f"{missing_in_encoder[0]} for one; they belong to another model or architecture"
         )
-    return model, any(re.search(r"bias(:0)?$", name) for name in missing)
+    return model, missing
 
 
 def _read_config(name_or_path: str) -> PretrainedConfig:
@@ -203,10 +225,9 @@ def _check_head(model_config: PretrainedConfig) -> None:
 
 
 def max_block_size(model_config: PretrainedConfig) -> int:
-    """Longest input, in tokens. RoBERTa's family and MPNet count positions from `pad_token_id` + 1."""
+    """Longest input, in tokens. Types that pad at 1 count positions from 2."""
     positions = int(model_config.max_position_embeddings)
-    offset = model_config.model_type in {"camembert", "mpnet", "roberta", "xlm-roberta"}
-    return positions - (model_config.pad_token_id + 1 if offset else 0)
+    return positions - 2 if model_config.model_type in PADS_AT_ONE else positions
 
 
 def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, block_size: int) -> None:
@@ -220,6 +241,22 @@ def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFas
             f"the tokenizer has {len(tokenizer)} tokens and the model only {model_config.vocab_size}; "
             "use the model's own tokenizer"
         )
+    _check_padding(model_config, tokenizer)
+
+
+def _check_padding(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuses padding where the model would not see it, see `PADS_AT_ONE`."""
+    if model_config.model_type not in PADS_AT_ONE:
+        return
+    for what, token_id in (
+        ("pad_token_id of its config.json", model_config.pad_token_id),
+        (f"the tokenizer's {tokenizer.pad_token}", tokenizer.pad_token_id),
+    ):
+        if token_id != 1:
+            raise UserError(
+                f"model type {model_config.model_type!r} takes token 1 for padding, and {what} is "
+                f"{token_id}; use the model's own tokenizer, or train one (tokenizer.train_vocab_size)"
+            )
 
 
 def set_output_bias(model: TFPreTrainedModel, blocks: Blocks) -> None:

@@ -11,15 +11,19 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
-from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
+from tfmlm.data.prepare import PreparedData, explained_errors, measure_unknown, prepare_data
 from tfmlm.errors import UserError
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
-from tfmlm.training.model import make_model, set_output_bias
+from tfmlm.training.model import check_has_head, make_model, set_output_bias
 from tfmlm.training.optimizer import make_optimizer
 from tfmlm.training.strategy import choose_precision, describe_devices, make_strategy, precision_policy
+from tfmlm.training.weights import name_output_bias
 
 _LOGGER = logging.getLogger(__name__)
+
+_NOTED_UNKNOWN = 0.01
+"""Share of unknown tokens above which a run says so."""
 
 
 class Setup(NamedTuple):
@@ -44,8 +48,12 @@ class Setup(NamedTuple):
     notes: list[str]
 
 
-def set_up(config: Config) -> Setup:
+def set_up(config: Config, needs_head: bool = False) -> Setup:
     """Prepares the data and compiles the model.
+
+    Args:
+        config: the run.
+        needs_head: refuse a model whose vocabulary head is new, because nothing will train it.
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
@@ -67,7 +75,8 @@ def set_up(config: Config) -> Setup:
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
     total_steps = count_steps(config, data.train.num_blocks, blocks_per_step)
-    model, notes = _compile_model(config, data, strategy, total_steps)
+    unknown = _describe_unknown(config, data)
+    model, notes = _compile_model(config, data, strategy, total_steps, needs_head)
     _LOGGER.info("%d steps of %d blocks", total_steps, blocks_per_step)
     return Setup(
         data=data,
@@ -76,21 +85,29 @@ def set_up(config: Config) -> Setup:
         validation=make_evaluation_batches(data.validation, collator, global_batch_size),
         blocks_per_step=blocks_per_step,
         total_steps=total_steps,
-        notes=notes,
+        notes=[*unknown, *notes],
     )
 
 
 def _compile_model(
-    config: Config, data: PreparedData, strategy: tf.distribute.Strategy, total_steps: int
+    config: Config,
+    data: PreparedData,
+    strategy: tf.distribute.Strategy,
+    total_steps: int,
+    needs_head: bool,
 ) -> tuple[MaskedLanguageModel, list[str]]:
     """The model on its devices, and notes on what is not as one might expect."""
     precision, notes = choose_precision(config.train.precision)
     with strategy.scope(), precision_policy(precision):
-        pretrained, has_new_head = make_model(config, data.tokenizer)
-        if has_new_head:
+        pretrained, new = make_model(config, data.tokenizer)
+        if needs_head:
+            check_has_head(config.model.name_or_path or "", new)
+        if name_output_bias(pretrained) & set(new):
             with explained_errors(data):
                 set_output_bias(pretrained, data.train)
             notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
+        elif new:
+            notes.append(f"tensors of the masked-LM head are new and start at random: {', '.join(new)}")
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
         model = MaskedLanguageModel(pretrained, config)
@@ -107,6 +124,22 @@ def _compile_model(
         describe_devices(strategy),
     )
     return model, notes
+
+
+def _describe_unknown(config: Config, data: PreparedData) -> list[str]:
+    """A note, and a line before training, if much of the text is unknown to the tokenizer."""
+    with explained_errors(data):
+        share = measure_unknown(data)
+    if share <= _NOTED_UNKNOWN:
+        return []
+    advice = (
+        "raise tokenizer.train_vocab_size, or set tokenizer.algorithm=byte_bpe, which knows every character"
+        if config.tokenizer.train_vocab_size
+        else "use a tokenizer that was made for such text"
+    )
+    note = f"{share:.1%} of the held-out tokens are {data.tokenizer.unk_token}, unknown to it; {advice}"
+    _LOGGER.warning(note)
+    return [note]
 
 
 def _check_length(strategy: tf.distribute.Strategy, config: Config) -> None:

@@ -6,6 +6,7 @@ Every framework's tools read such a file, and TensorFlow's own names are read by
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,13 +125,36 @@ def tie_output_bias(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
     return [other for other in missing if other != name]
 
 
-def select_encoder_names(model: TFPreTrainedModel, missing: list[str]) -> list[str]:
-    """Selects the encoder's among the names that the loader missed.
+def find_missing(model: TFPreTrainedModel, names: Iterable[str]) -> list[str]:
+    """PyTorch's names of the variables that a loader missed.
 
-    They begin with the encoder's prefix; but if no name in the weights does, as in a file that holds an
-    encoder alone, the loader looks for them without it.
+    Args:
+        model: a built model.
+        names: as the loader tells them: PyTorch's, without the encoder's prefix if no name in the weights has
+            it; TensorFlow's; or, of an h5 file, layers'.
     """
     prefix = f"{model.base_model_prefix}."
-    bare = {name.removeprefix(prefix) for name in _name_as_pytorch(model) if name.startswith(prefix)}
-    prefixes = (prefix, f"{model.base_model_prefix}/")  # PyTorch's and TensorFlow's
-    return [name for name in missing if name.startswith(prefixes) or name in bare]
+    missing = set(names)
+    return [
+        name
+        for name, weight in _name_as_pytorch(model).items()
+        if missing & {name, name.removeprefix(prefix), *_names_in_tensorflow(weight.variable)}
+    ]
+
+
+def _names_in_tensorflow(variable: tf.Variable) -> tuple[str, str, str]:
+    """Its whole name, the name without the model's, and its layer's."""
+    whole: str = variable.name
+    _, _, inner = whole.partition("/")
+    return whole, inner, inner.partition("/")[0]
+
+
+def list_names(model: TFPreTrainedModel) -> list[str]:
+    """PyTorch's names of all its variables."""
+    return list(_name_as_pytorch(model))
+
+
+def name_output_bias(model: TFPreTrainedModel) -> set[str]:
+    """PyTorch's names of the bias that is added to the logits."""
+    biases = {id(bias) for bias in model.get_lm_head().get_bias().values()}
+    return {name for name, weight in _name_as_pytorch(model).items() if id(weight.variable) in biases}

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
+
 from tests.commands.bad_input.arrange import then, write
 from tests.commands.bad_input.case import CONFIG, TRAIN, Arrange, Case
 
@@ -62,7 +64,24 @@ RUNS = [
     Case("no run to push", "push {folder}", "is no finished run"),
 ]
 
+HEAD_NAMES = ("lm_head.bias", "lm_head.dense", "lm_head.layer_norm")
+
+
+def drop_head(folder: Path) -> None:
+    """As an encoder is saved that was trained for something else."""
+    file = folder / "model" / "model.safetensors"
+    weights = {name: values for name, values in load_file(file).items() if not name.startswith(HEAD_NAMES)}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+NO_HEAD = "lack 5 tensors of the masked-LM head (lm_head."
+
 PREDICT_AND_EXPORT = [
+    Case("a model without a head", "predict {folder}/model a\u00a0<mask>", NO_HEAD, drop_head),
+    Case("targets for it", "predict {folder}/model a\u00a0<mask> --targets=a", NO_HEAD, drop_head),
+    Case("scores of it", "score {folder}/model a", NO_HEAD, drop_head),
+    Case("an export of it", "export {folder}/model", NO_HEAD, then(keep_config, drop_head)),
+    Case("an evaluation of it", "evaluate {folder}/model", NO_HEAD, then(keep_config, drop_head)),
     Case("no model", "predict {folder}/nowhere/x a\u00a0<mask>", "is not a folder"),
     Case("a text without a mask", "predict {folder}/model no\u00a0mask", "has no mask; write <mask>"),
     Case(
