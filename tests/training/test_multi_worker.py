@@ -100,9 +100,10 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
-    tmp_path: Path, text_file: Path
+    tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
     config = make_config(tmp_path, text_file, max_steps=500, epochs=1000, checkpoint_every_steps=5)
     chief, other = start_workers(config, tmp_path)
@@ -116,6 +117,8 @@ def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
     named = re.search("goes on from the last checkpoint, (.*)", line)
     assert named, line
     assert Path(named[1]) in (tmp_path / "run" / "checkpoints").iterdir()
+    lost = "steps since the last checkpoint, done again: the same bits"
+    note_fault("SIGTERM to a worker that is not the first", other.returncode, line, lost)
 
 
 @pytest.mark.slow
