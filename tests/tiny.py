@@ -34,14 +34,37 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
 }
 """Fields of a Hugging Face configuration, by `model_type`."""
 
+_XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 72}
+
+OTHER_TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "flaubert": _XLM,
+    "layoutlm": _COMMON,
+    "rembert": _COMMON | {"input_embedding_size": 16, "output_embedding_size": 24},
+    "roberta-prelayernorm": _COMMON,
+    "roformer": _COMMON | {"embedding_size": 16},
+    "tapas": _COMMON,
+    "xlm": _XLM,
+}
+"""The same of architectures whose logits are computed at every position."""
+
+TRAINED_ONLY_TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "deberta": _COMMON
+    | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "pooler_hidden_size": 32},
+    "deberta-v2": _COMMON | {"pooler_hidden_size": 32},
+    "longformer": _COMMON | {"attention_window": 16},
+}
+"""The same of those that are trained and evaluated, and neither asked nor exported."""
+
+ALL_TINY_CONFIGS = TINY_CONFIGS | OTHER_TINY_CONFIGS
+
 
 def with_one_layer(model_type: str) -> dict[str, Any]:
     """The tiny configuration for what is slow and does not depend on the depth."""
-    name = "n_layers" if model_type == "distilbert" else "num_hidden_layers"
-    return TINY_CONFIGS[model_type] | {name: 1}
+    fields = ALL_TINY_CONFIGS[model_type]
+    return fields | {"n_layers" if "n_layers" in fields else "num_hidden_layers": 1}
 
 
-PAD_IS_ONE = {"camembert", "mpnet", "roberta", "xlm-roberta"}
+PAD_IS_ONE = {"camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
 """Architectures whose padding id is 1, as their tokenizers have it."""
 
 

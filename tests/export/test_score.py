@@ -12,14 +12,13 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tests.pytorch_folder import write_hub_folder
-from tests.tiny import PAD_IS_ONE, SENTENCES, TINY_CONFIGS
+from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES
 from tests.tiny_model import make_tiny
 from tfmlm.cli import main
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export.score import load_scorer, make_scorer
-from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.model import load_model_folder, max_block_size
 
 TEXTS = [
@@ -47,12 +46,12 @@ def score_plainly(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", [*ARCHITECTURES, "roformer"])
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_equals_the_plain_loop(
     model_type: str, word_tokenizer: PreTrainedTokenizerFast, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tokenizer = byte_tokenizer if model_type in PAD_IS_ONE else word_tokenizer
-    fields = TINY_CONFIGS.get(model_type, TINY_CONFIGS["bert"] | {"embedding_size": 16})
+    fields = ALL_TINY_CONFIGS[model_type]
     model = make_tiny(model_type, **fields | {"vocab_size": len(tokenizer), "initializer_range": 0.5})
     tokenizer.model_max_length = max_block_size(model.config)
     scores = make_scorer(model, tokenizer)(TEXTS)

@@ -1,14 +1,24 @@
-"""Every architecture goes the whole way: train, evaluate, export, predict."""
+"""Every architecture goes the whole way (train, evaluate, export, predict) or is refused before step 1."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import TF_MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PreTrainedTokenizerFast
 
-from tests.tiny import PAD_IS_ONE, TINY_CONFIGS, with_one_layer
+from tests.last_line import Command
+from tests.tiny import (
+    ALL_TINY_CONFIGS,
+    OTHER_TINY_CONFIGS,
+    PAD_IS_ONE,
+    TINY_CONFIGS,
+    TRAINED_ONLY_TINY_CONFIGS,
+    with_one_layer,
+)
+from tests.tiny_model import make_tiny
+from tests.training.test_model import change_config
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -18,12 +28,26 @@ from tfmlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from tfmlm.config_loading import dump_config
+from tfmlm.errors import UserError
 from tfmlm.export.predict import load_predictor
 from tfmlm.run import evaluate_folder, run
+from tfmlm.run_folder import RUN_CONFIG_NAME
+from tfmlm.training.architectures import SUPPORTED, check_architecture
+from tfmlm.training.model_folder import save_model_folder
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path, config: Config, word_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny BERT as a run leaves it."""
+    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
+    texts = {RUN_CONFIG_NAME: dump_config(config)}
+    save_model_folder(model, word_tokenizer, tmp_path / "model", texts)
+    return tmp_path / "model"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_trains_evaluates_exports_and_predicts(
     model_type: str,
     tmp_path: Path,
@@ -50,6 +74,8 @@ def test_trains_evaluates_exports_and_predicts(
     assert np.isfinite([result.perplexity, result.initial_perplexity]).all()
     assert result.perplexity != result.initial_perplexity
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == asdict(result)
+    says_all = f"{model_type}: logits are computed at every position" in result.notes
+    assert says_all == (model_type in OTHER_TINY_CONFIGS)
 
     evaluated = evaluate_folder(Path(result.model_dir), [])
     assert f"{evaluated.perplexity:.6g}" == f"{result.perplexity:.6g}"
@@ -64,20 +90,134 @@ def test_trains_evaluates_exports_and_predicts(
     assert finished.samples[sample][0][:3] == from_model[0]
 
 
+@pytest.mark.filterwarnings("ignore:The initializer TruncatedNormal is unseeded")
 @pytest.mark.slow
-def test_another_architecture_trains_with_all_logits_and_says_so(
-    tmp_path: Path, text_file: Path, word_tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize("model_type", TRAINED_ONLY_TINY_CONFIGS)
+def test_what_is_trained_only_is_saved_and_evaluated(
+    model_type: str, tmp_path: Path, config: Config, command: Command
 ) -> None:
-    word_tokenizer.save_pretrained(tmp_path / "tokenizer")
-    fields = with_one_layer("bert") | {"embedding_size": 16}
-    config = Config(
-        run=RunConfig(output_dir=str(tmp_path / "run")),
-        data=DataConfig(source="text", train_files=[str(text_file)], block_size=32),
-        tokenizer=TokenizerConfig(name_or_path=str(tmp_path / "tokenizer")),
-        model=ModelConfig(config={"model_type": "roformer"} | fields),
-        train=TrainConfig(max_steps=2, per_replica_batch_size=4),
-        export=ExportConfig(enabled=False),
-    )
+    fields = {"model_type": model_type} | TRAINED_ONLY_TINY_CONFIGS[model_type] | {"num_hidden_layers": 1}
+    config = replace(config, model=ModelConfig(config=fields), train=replace(config.train, max_steps=2))
     result = run(config).result
-    assert np.isfinite(result.perplexity)
-    assert "roformer: logits are computed at every position" in result.notes
+    evaluated = evaluate_folder(Path(result.model_dir), [])
+    assert f"{evaluated.perplexity:.6g}" == f"{result.perplexity:.6g}"
+    for name, *more in (("predict", "a [MASK]"), ("score", "a"), ("export",)):
+        exit_code, said = command(name, *more, on=Path(result.model_dir))
+        assert exit_code == 2
+        assert said.startswith(
+            f"tfmlm: model type {model_type!r} can be trained and evaluated, and not be asked"
+        )
+
+
+@pytest.mark.parametrize("asked", ["export.enabled=true", "run.sample_texts=['a [MASK]']"])
+@pytest.mark.parametrize("model_type", TRAINED_ONLY_TINY_CONFIGS)
+def test_what_is_trained_only_is_refused_before_the_first_step_where_more_is_asked(
+    model_type: str, asked: str, tmp_path: Path, config: Config, command: Command
+) -> None:
+    fields = {"model_type": model_type} | TRAINED_ONLY_TINY_CONFIGS[model_type] | {"num_hidden_layers": 1}
+    (tmp_path / "config.yaml").write_text(dump_config(replace(config, model=ModelConfig(config=fields))))
+    exit_code, said = command("train", asked)
+    assert exit_code == 2
+    assert said.startswith(f"tfmlm: {asked.partition('=')[0]} asks for an export or answers, and model type")
+    assert not (tmp_path / "run" / "logs").exists()
+
+
+@pytest.mark.parametrize("model_type", ["flaubert", "xlm"])
+def test_layers_that_cannot_be_told_apart_have_one_rate(
+    model_type: str, tmp_path: Path, config: Config, command: Command
+) -> None:
+    fields = {"model_type": model_type} | OTHER_TINY_CONFIGS[model_type]
+    (tmp_path / "config.yaml").write_text(dump_config(replace(config, model=ModelConfig(config=fields))))
+    exit_code, said = command("train", "optimizer.layer_decay=0.9")
+    assert exit_code == 2
+    assert "the layers of this model type cannot be told apart by their names" in said
+
+
+CONFIGS = ALL_TINY_CONFIGS | TRAINED_ONLY_TINY_CONFIGS
+
+
+def test_what_is_supported_is_what_is_tested() -> None:
+    assert set(SUPPORTED) == set(CONFIGS)
+
+
+MODEL_TYPES = sorted(config.model_type for config in TF_MODEL_FOR_MASKED_LM_MAPPING)
+"""Whatever transformers has a head for."""
+
+REFUSED = [model_type for model_type in MODEL_TYPES if model_type not in CONFIGS]
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_another_architecture_is_refused_before_the_first_step(
+    model_type: str, tmp_path: Path, config: Config, command: Command
+) -> None:
+    of_this_type = replace(config, model=ModelConfig(config={"model_type": model_type}))
+    (tmp_path / "config.yaml").write_text(dump_config(of_this_type))
+    exit_code, said = command("train")
+    assert exit_code == 2
+    assert said.startswith(f"tfmlm: model type {model_type!r} is not supported: ")
+    assert "use one of albert, bert, " in said
+    assert not (tmp_path / "run" / "logs").exists()
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_another_architecture_is_not_exported(
+    model_type: str, model_dir: Path, tmp_path: Path, command: Command
+) -> None:
+    """Not even one that an older version has trained."""
+    AutoConfig.for_model(model_type).save_pretrained(model_dir)
+    exit_code, said = command("export", f"export.dir={tmp_path}/exports", on=model_dir)
+    assert exit_code == 2
+    assert said.startswith(f"tfmlm: model type {model_type!r} is not supported: ")
+    assert not (tmp_path / "exports").exists()
+
+
+WRONG_FIELDS: list[tuple[str, str, object]] = [
+    *((model_type, "is_decoder", True) for model_type in SUPPORTED),
+    *((model_type, "pruned_heads", {"0": [0]}) for model_type in SUPPORTED),
+    *(
+        (model_type, "position_embedding_type", "relative_key")
+        for model_type in ("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta")
+    ),
+    *((model_type, "tie_word_embeddings", model_type == "rembert") for model_type in SUPPORTED),
+    ("bert", "quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+    ("deberta", "legacy", False),
+    ("deberta-v2", "legacy", False),
+    ("deberta-v2", "relative_attention", True),
+    ("flaubert", "asm", True),
+    ("flaubert", "causal", True),
+    ("flaubert", "is_encoder", False),
+    ("mpnet", "relative_attention_num_buckets", 16),
+    ("xlm", "sinusoidal_embeddings", True),
+]
+"""Fields that TensorFlow or PyTorch ignores, or cannot compute with."""
+
+
+@pytest.mark.parametrize(("model_type", "name", "value"), WRONG_FIELDS)
+def test_a_field_that_makes_another_model_is_refused(model_type: str, name: str, value: object) -> None:
+    config = AutoConfig.for_model(model_type, **CONFIGS[model_type])
+    check_architecture(config)
+    setattr(config, name, value)
+    with pytest.raises(
+        UserError, match=r"^model\.config\.\w+ is [^\n]+, and [^\n]+; use a \S+ in which [^\n]+$"
+    ):
+        check_architecture(config)
+
+
+def test_deberta_with_shared_keys_is_not_refused() -> None:
+    check_architecture(AutoConfig.for_model("deberta-v2", relative_attention=True, share_att_key=True))
+
+
+def test_such_a_field_is_refused_of_new_and_of_pretrained_models(
+    model_dir: Path, tmp_path: Path, command: Command
+) -> None:
+    says = 'tfmlm: model.config.position_embedding_type is "relative_key", and TensorFlow has absolute'
+    field = "model.config.position_embedding_type=relative_key"
+    change_config(model_dir, position_embedding_type="relative_key")
+    for arguments in ([field], ["model.config={}", f"model.name_or_path={model_dir}"]):
+        exit_code, said = command("train", *arguments)
+        assert exit_code == 2
+        assert said.startswith(says)
+        assert not (tmp_path / "run" / "logs").exists()
+    exit_code, said = command("export", on=model_dir)
+    assert exit_code == 2
+    assert said.startswith(says)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
 
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import ALL_TINY_CONFIGS
 from tests.tiny_run import make_config, read_weights
 from tfmlm.config import ModelConfig
 from tfmlm.errors import UserError
@@ -16,13 +16,13 @@ from tfmlm.training.depth import choose_trained, measure_depths, scale_by_depth
 
 
 def make_variables(model_type: str) -> list:
-    fields = CONFIG_MAPPING[model_type](vocab_size=50, **TINY_CONFIGS[model_type])
+    fields = CONFIG_MAPPING[model_type](vocab_size=50, **ALL_TINY_CONFIGS[model_type])
     model = TFAutoModelForMaskedLM.from_config(fields)
     model(model.dummy_inputs)
     return model.trainable_variables
 
 
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", sorted(ALL_TINY_CONFIGS.keys() - {"flaubert", "xlm"}))
 def test_embeddings_layers_and_head_are_told_apart(model_type: str) -> None:
     depths = measure_depths(make_variables(model_type))
     num_layers = 1 if model_type == "albert" else 2

@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
 
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import ALL_TINY_CONFIGS
 from tfmlm.training.dropout import StatelessNoise, make_dropout_stateless
 
 
@@ -54,11 +54,11 @@ def test_gradients_pass_where_values_do() -> None:
     np.testing.assert_array_equal(tape.gradient(dropped, inputs), dropped)
 
 
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_every_dropout_of_a_model_draws_from_it(model_type: str) -> None:
     model = TFAutoModelForMaskedLM.from_config(
         # ALBERT has none by itself.
-        CONFIG_MAPPING[model_type](vocab_size=50, hidden_dropout_prob=0.1, **TINY_CONFIGS[model_type])
+        CONFIG_MAPPING[model_type](vocab_size=50, hidden_dropout_prob=0.1, **ALL_TINY_CONFIGS[model_type])
     )
     token_ids = tf.fill([4, 16], 7)
     model(token_ids)

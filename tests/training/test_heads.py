@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.tiny import TINY_CONFIGS, without_dropout
+from tests.tiny import OTHER_TINY_CONFIGS, TINY_CONFIGS, without_dropout
 from tests.tiny_model import make_tiny
 from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
 
@@ -49,7 +49,7 @@ def test_equals_full_logits_and_gradients(model_type: str) -> None:
 
 
 def test_another_architecture_falls_back_to_all_logits() -> None:
-    model = make_tiny("roformer", **TINY_CONFIGS["bert"] | {"embedding_size": 16})
+    model = make_tiny("roformer", **OTHER_TINY_CONFIGS["roformer"])
     assert model.config.model_type not in ARCHITECTURES
     input_ids, attention_mask, indices = make_inputs()
     full = model(input_ids, attention_mask=attention_mask).logits

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import transformers
 
-from tests.tiny import TINY_CONFIGS
+from tests.tiny import ALL_TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tfmlm.config import OptimizerConfig
 from tfmlm.training.optimizer import AdamWeightDecay, WarmupDecay, make_optimizer
@@ -23,10 +23,10 @@ def test_exclusions_survive_a_reload_where_the_stock_optimizer_forgets_them() ->
     assert decays(transformers.AdamWeightDecay.from_config(stock.get_config()), "layer/bias:0")
 
 
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_matrices_decay_and_vectors_do_not(model_type: str) -> None:
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1), 10)
-    for variable in make_tiny(model_type, **TINY_CONFIGS[model_type]).trainable_variables:
+    for variable in make_tiny(model_type, **ALL_TINY_CONFIGS[model_type]).trainable_variables:
         is_matrix = variable.shape.rank > 1
         assert decays(optimizer, variable.name) == is_matrix, variable.name
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerFast, TFAutoModelForMaskedLM, TFPreTrainedModel
 
-from tests.tiny import PAD_IS_ONE, TINY_CONFIGS
+from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tests.training.test_model import configure
 from tfmlm.training.model import load_model_folder, make_model
@@ -30,7 +30,7 @@ ALSO_FOR_TENSORFLOW = {"albert": {"predictions.decoder.bias": [60]}}
 
 def make_random(model_type: str, **fields: object) -> TFPreTrainedModel:
     """A tiny model all of whose weights differ from their initial zeros and ones."""
-    model = make_tiny(model_type, **TINY_CONFIGS[model_type] | fields)
+    model = make_tiny(model_type, **ALL_TINY_CONFIGS[model_type] | fields)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign_add(rng.normal(scale=0.1, size=weight.shape).astype(np.float32))
@@ -59,7 +59,7 @@ def read_shapes(file: Path) -> dict[str, list[int]]:
     return {name: list(values.shape) for name, values in load_file(file).items()}
 
 
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_names_and_shapes_are_pytorchs(model_type: str, tmp_path: Path) -> None:
     write_weights(make_random(model_type), tmp_path)
     written = read_shapes(tmp_path / "model.safetensors")
@@ -99,7 +99,7 @@ def test_values_are_the_models(model_type: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_ours_and_the_stock_loader_read_it_with_the_same_logits(
     model_type: str,
     tmp_path: Path,
@@ -186,11 +186,3 @@ def test_folders_with_tensorflows_names_are_still_read(
     model.save_pretrained(tmp_path, safe_serialization=True, max_shard_size=20_000 if is_sharded else "5GB")
     word_tokenizer.save_pretrained(tmp_path)
     np.testing.assert_array_equal(compute_logits(load_model_folder(tmp_path)[0]), compute_logits(model))
-
-
-def test_an_architecture_without_a_table_comes_back_too(
-    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = make_tiny("roformer", **TINY_CONFIGS["bert"] | {"embedding_size": 16})
-    folder = save(model, word_tokenizer, tmp_path / "model")
-    np.testing.assert_array_equal(compute_logits(load_model_folder(folder)[0]), compute_logits(model))

@@ -11,7 +11,7 @@ from tfmlm.config import ModelConfig
 from tfmlm.errors import UserError
 
 _EMBEDDINGS = re.compile(
-    r"/(embeddings|embeddings_project|embedding_hidden_mapping_in|relative_attention_bias)/"
+    r"/(embeddings|embeddings_project|embedding_hidden_mapping_in|embed_positions|relative_attention_bias)/"
 )
 _LAYER = re.compile(r"/(?:layer|albert_layer_groups)_\._(\d+)/")
 
@@ -50,7 +50,16 @@ def choose_trained(variables: Sequence[tf.Variable], config: ModelConfig) -> lis
 
 
 def scale_by_depth(variables: Sequence[tf.Variable], layer_decay: float) -> dict[str, float]:
-    """Factor of each variable's learning rate: 1 for the head, times `layer_decay` for each layer below."""
+    """Factor of each variable's learning rate: 1 for the head, times `layer_decay` for each layer below.
+
+    Raises:
+        UserError: the names of the variables tell no layers apart.
+    """
     depths = measure_depths(variables)
     top = max(depths.values())
+    if top < 2:
+        raise UserError(
+            f"optimizer.layer_decay is {layer_decay}, and the layers of this model type cannot be told apart "
+            "by their names; set optimizer.layer_decay=1"
+        )
     return {name: layer_decay ** (top - depth) for name, depth in depths.items()}

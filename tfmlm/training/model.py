@@ -26,6 +26,7 @@ from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.locations import advise_offline, resolve_name_or_path
+from tfmlm.training.architectures import check_answers, check_architecture
 from tfmlm.training.weights import find_missing, list_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ _HOW_TO_CONVERT = (
     "PyTorch is: AutoModelForMaskedLM.from_pretrained(NAME).save_pretrained(FOLDER)"
 )
 
-_MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, tf.errors.OpError)
+_MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
+    tf.errors.OpError,
+)
 """What transformers and TensorFlow raise for fields and tensors that do not fit each other."""
 
 _COUNTED_BLOCKS = 4096
@@ -85,6 +89,7 @@ def load_model_folder(
     """
     resolved = resolve_name_or_path(str(name_or_path), "model")
     model, new = _load_pretrained(resolved, {})
+    check_answers(model.config)
     check_has_head(str(name_or_path), new)
     tokenizer = load_tokenizer(resolved)
     _check_padding(model.config, tokenizer)
@@ -217,11 +222,7 @@ def _check_head(model_config: PretrainedConfig) -> None:
             f"model type {model_config.model_type!r} has no TensorFlow masked-LM head in transformers; "
             "use one such as bert, roberta, distilbert, albert, electra, camembert, xlm-roberta or mpnet"
         )
-    if not model_config.tie_word_embeddings:
-        raise UserError(
-            "model.config.tie_word_embeddings is false, and a TensorFlow model always takes its input "
-            "embeddings for the output; use a model whose embeddings are tied"
-        )
+    check_architecture(model_config)
 
 
 def max_block_size(model_config: PretrainedConfig) -> int:

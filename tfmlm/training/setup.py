@@ -13,6 +13,7 @@ from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import PreparedData, explained_errors, measure_unknown, prepare_data
 from tfmlm.errors import UserError
+from tfmlm.training.architectures import check_use
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import check_has_head, make_model, set_output_bias
@@ -102,6 +103,8 @@ def _compile_model(
         pretrained, new = make_model(config, data.tokenizer)
         if needs_head:
             check_has_head(config.model.name_or_path or "", new)
+        else:
+            check_use(pretrained.config, config)
         if name_output_bias(pretrained) & set(new):
             with explained_errors(data):
                 set_output_bias(pretrained, data.train)
