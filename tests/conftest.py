@@ -18,8 +18,10 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from tests.faults.table import NoteFault, make_row, write_table
+from tests.finished import Finished, finish_from_hub, finish_from_scratch
 from tests.hub.server import HubServer, running_hub
 from tests.last_line import Command, make_command
+from tests.made_once import assert_only_read, make_once
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
 from tfmlm.config import Config, TokenizerConfig
@@ -93,6 +95,60 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session", params=["word_tokenizer", "byte_tokenizer"])
 def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     """Each of the two in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def piece_tokenizer() -> PreTrainedTokenizerFast:
+    """Unigram pieces as XLM-RoBERTa has them."""
+    from tfmlm.data.tokenizer_training import train_tokenizer
+
+    return train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=300, algorithm="unigram"))
+
+
+# === Finished runs, one for each kind of tokenizer: to be read, never to be written to ===
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Looks at the end whether a test has changed what is made once."""
+    yield
+    assert_only_read(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def word_run(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: BertTokenizerFast) -> Finished:
+    """Of a BERT with WordPiece."""
+    return Finished(
+        make_once(
+            tmp_path_factory, "word-run", lambda folder: finish_from_scratch(folder, word_tokenizer, "bert")
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_run(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Finished:
+    """Of a RoBERTa with byte-level BPE, trained on from a folder of the Hub."""
+    return Finished(
+        make_once(tmp_path_factory, "byte-run", lambda folder: finish_from_hub(folder, byte_tokenizer))
+    )
+
+
+@pytest.fixture(scope="session")
+def piece_run(tmp_path_factory: pytest.TempPathFactory, piece_tokenizer: PreTrainedTokenizerFast) -> Finished:
+    """Of an XLM-RoBERTa with unigram pieces."""
+    return Finished(
+        make_once(
+            tmp_path_factory,
+            "piece-run",
+            lambda folder: finish_from_scratch(folder, piece_tokenizer, "xlm-roberta"),
+        )
+    )
+
+
+@pytest.fixture(scope="session", params=["word_run", "byte_run", "piece_run"])
+def any_run(request: pytest.FixtureRequest) -> Finished:
+    """Each of the three in turn."""
     return request.getfixturevalue(request.param)
 
 
