@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,22 +42,6 @@ def quiet_libraries() -> None:
     quieten_libraries(ignore_warnings=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run without coverage: Python 3.11's trace function makes all code half again as slow."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
-
-
-@pytest.fixture(autouse=True)
-def without_coverage_of_slow_processes(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor do the processes that they start."""
-    if request.node.get_closest_marker("slow"):
-        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
 @pytest.fixture
 def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -> NoteFault:
     """Notes what became of a fault, for the table of `make faults`."""
@@ -68,9 +53,13 @@ def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the table of faults where the tests of faults alone were run."""
+    """Prints what the tests took and, where the tests of faults alone were run, the table of faults."""
     if terminalreporter.config.option.markexpr == "fault":
         terminalreporter.write_line(write_table(terminalreporter.getreports("passed")))
+    # The workers have ended, and count among the children with all that they started and waited for.
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    minutes = sum(each.ru_utime + each.ru_stime for each in used) / 60
+    terminalreporter.write_line(f"{minutes:.1f} CPU minutes, user and system, of all processes")
 
 
 @pytest.fixture(scope="session")

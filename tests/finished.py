@@ -31,8 +31,8 @@ class Finished:
 
     @property
     def version(self) -> Path:
-        """The only version of its export, which is named `tiny`."""
-        return self.folder / "secret-place" / "exports" / "tiny" / "1"
+        """The only version of its export."""
+        return self.folder / "secret-place" / "exports" / "tiny-export" / "1"
 
     @property
     def config(self) -> Config:
@@ -57,7 +57,7 @@ def finish_run(folder: Path, tokenizer: PreTrainedTokenizerFast, model: ModelCon
         ),
         tokenizer=TokenizerConfig(name_or_path=str(place / "tokenizer")),
         model=model,
-        export=ExportConfig(dir=str(place / "exports"), text_signature="require"),
+        export=ExportConfig(dir=str(place / "exports"), name="tiny-export", text_signature="require"),
         hub=HubConfig(license="apache-2.0", language=["en"]),
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -67,9 +67,7 @@ def finish_run(folder: Path, tokenizer: PreTrainedTokenizerFast, model: ModelCon
 
 def finish_from_scratch(folder: Path, tokenizer: PreTrainedTokenizerFast, model_type: str) -> None:
     """A new model of one layer."""
-    finish_run(
-        folder, tokenizer, ModelConfig(config={"model_type": model_type} | with_one_layer(model_type))
-    )
+    finish_run(folder, tokenizer, ModelConfig(config={"model_type": model_type} | with_one_layer(model_type)))
 
 
 def finish_from_hub(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

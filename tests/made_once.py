@@ -1,4 +1,4 @@
-"""What takes long to make is made once in a test run, by the worker that asks first; all others only read it."""
+"""What takes long to make is made once in a test run, by the worker that asks first; all only read it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ Files = dict[str, list[int]]
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder of this name, which `make` has filled. It stays where it was made: runs hold their own path."""
+    """A folder of this name, which `make` has filled, where it stays: runs hold their own path."""
     folder = _find_place(factory) / name
     record = folder.with_suffix(".json")
     with FileLock(folder.with_suffix(".lock")):

@@ -71,7 +71,7 @@ def train_on_two_devices(arguments: list[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_runs_in_small(
     path: Path,

@@ -109,7 +109,7 @@ def test_the_summary_says_what_came_out_and_what_to_type_next(finished: Finished
     assert "loss" in finished.progress
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["", "model"])
 def test_evaluate_gives_the_runs_perplexity_to_six_digits(finished: Finished, part: str) -> None:
     done = tfmlm("evaluate", finished.run_dir / part, "--json", folder=finished.folder)
@@ -117,7 +117,7 @@ def test_evaluate_gives_the_runs_perplexity_to_six_digits(finished: Finished, pa
     assert f"{json.loads(done.stdout)['perplexity']:.6g}" == f"{finished.result['perplexity']:.6g}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_model_and_saved_model_predict_the_same(finished: Finished) -> None:
     answers = []
     for path in (
@@ -141,7 +141,7 @@ def test_run_model_and_saved_model_predict_the_same(finished: Finished) -> None:
         np.testing.assert_allclose([c["score"] for c in other], [c["score"] for c in flat[0]], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_export_writes_the_next_version(finished: Finished) -> None:
     done = tfmlm("export", finished.run_dir, "export.top_k=7", folder=finished.folder)
     assert done.returncode == 0, done.stderr
@@ -155,7 +155,7 @@ def test_export_writes_the_next_version(finished: Finished) -> None:
     assert "was exported with 5 candidates" in first.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_train_says_the_same_without_training(finished: Finished) -> None:
     arguments = [CHECKOUT / "configs/eli5_distilroberta.yaml", *finished.overrides]
     again = tfmlm("train", *arguments, folder=finished.folder)

@@ -31,7 +31,7 @@ def read_json(lines: str) -> list[object]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_files_and_stdin_give_what_arguments_give(
     model_dir: Path, many_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

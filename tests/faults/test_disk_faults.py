@@ -45,7 +45,7 @@ def test_the_disk_is_full_while_caching(
     assert command("train")[0] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_disk_is_full_while_exporting(
     small_disk: Path, tmp_path: Path, command: Command, note_fault: NoteFault
 ) -> None:
@@ -84,7 +84,7 @@ def test_the_disk_is_full_while_writing_shards(
     assert command("prepare", *flags)[0] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kilobytes_left", [0, 8, 12])
 def test_the_disk_of_the_run_is_full(
     kilobytes_left: int,

@@ -22,7 +22,7 @@ from tfmlm.export.predict import load_predictor
 from tfmlm.run import evaluate_folder, run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)
 def test_trains_evaluates_exports_and_predicts(
     model_type: str,
@@ -64,7 +64,7 @@ def test_trains_evaluates_exports_and_predicts(
     assert finished.samples[sample][0][:3] == from_model[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_architecture_trains_with_all_logits_and_says_so(
     tmp_path: Path, text_file: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:

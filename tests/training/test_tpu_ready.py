@@ -12,7 +12,7 @@ from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)
 def test_the_training_step_is_one_xla_program_without_host_calls(model_type: str) -> None:
     config = Config(data=DataConfig(block_size=16), train=TrainConfig(per_replica_batch_size=4))
