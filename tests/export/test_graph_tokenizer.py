@@ -152,6 +152,13 @@ def test_no_mismatch_on_any_text(name: str, load: Load) -> None:
     check()
 
 
+@pytest.mark.parametrize("fixture", ["word_tokenizer", "byte_tokenizer", "piece_tokenizer"])
+def test_no_mismatch_on_the_texts_of_the_tests(fixture: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = request.getfixturevalue(fixture)
+    masked = [text.replace(" ", f" {tokenizer.mask_token}", 1) for text in SCRIPTS]
+    assert find_mismatch(GraphTokenizer(tokenizer), tokenizer, [SENTENCES, SCRIPTS, masked]) is None
+
+
 def test_bytes_that_are_no_utf8_are_replaced(word_tokenizer: PreTrainedTokenizerFast) -> None:
     ids = GraphTokenizer(word_tokenizer)(tf.constant([b"return \xff\xfe the", b"\xc3"]))
     assert (

@@ -69,6 +69,7 @@ def read_memory(server: Server) -> int:
 # === REST ===
 
 
+@pytest.mark.long
 def test_rest_keeps_to_its_own_description(server: Server, tmp_path: Path) -> None:
     """Not checked: that what fits the description is accepted, since what fits depends on the signature."""
     done = subprocess.run(

@@ -50,6 +50,7 @@ def test_the_result_counts_bad_rows(config_file: str, bad_in_the_middle: Config,
     assert f"1 bad row was left out: {tmp_path / 'bad.txt'}, row 3: not UTF-8" in " ".join(result["notes"])
 
 
+@pytest.mark.long
 def test_a_run_that_meets_a_bad_row_ends_in_one_line(
     config_file: str, bad_in_the_middle: Config, tmp_path: Path
 ) -> None:

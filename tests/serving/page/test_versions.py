@@ -12,6 +12,8 @@ from tests.serving.server import Server, run_server
 from tests.tiny import TINY_CONFIGS
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.long
+
 
 def test_the_page_is_told_what_each_version_takes(server: Server) -> None:
     status, model = server.ask_path("/page/model.json")
