@@ -31,7 +31,6 @@ def version(byte_run: Finished) -> Path:
     return byte_run.version
 
 
-@pytest.mark.long
 def test_equals_the_hugging_face_pipeline(model_dir: Path) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf", top_k=4)
     ours = load_predictor(str(model_dir), top_k=4)(TEXTS)
@@ -136,7 +135,6 @@ WORDS = ["Ġsize", "Ġpath", " name", "array", "size", "unseen", "Ġsize", "", "
 """In the vocabulary, not in it but for their first token, twice, and nothing."""
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_targets_equal_the_hugging_face_pipelines(model_dir: Path, version: Path, top_k: int | None) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf")

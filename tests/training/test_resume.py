@@ -47,7 +47,6 @@ def read_weights(folder: str) -> list[np.ndarray]:
     return TFAutoModelForMaskedLM.from_pretrained(folder).get_weights()
 
 
-@pytest.mark.long
 def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(replace(config, run=replace(config.run, output_dir=str(tmp_path / "whole"))))
 
