@@ -25,6 +25,7 @@ from tests.last_line import Command, make_command
 from tests.made_once import assert_only_read, make_once
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
+from tests.untraced import Signatures, save_untraced
 from tfmlm.config import Config, TokenizerConfig
 from tfmlm.quiet import quieten_libraries
 
@@ -139,6 +140,20 @@ def piece_run(tmp_path_factory: pytest.TempPathFactory, piece_tokenizer: PreTrai
 def any_run(request: pytest.FixtureRequest) -> Finished:
     """Each of the three in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> Signatures:
+    """Exports are not traced; these are the functions of the last one."""
+    functions: Signatures = {}
+
+    def save(module: tf.Module, folder: str, signatures: Signatures) -> None:
+        functions.clear()
+        functions.update(signatures)
+        save_untraced(module, folder, signatures)
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    return functions
 
 
 @pytest.fixture

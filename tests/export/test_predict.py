@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast, pipeline
 
-from tests.export.conftest import Saved
 from tests.export.masked_texts import TEXTS
 from tests.finished import Finished
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
+from tests.untraced import Signatures
 from tfmlm.candidate import Candidate
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
@@ -93,7 +93,7 @@ def test_the_exports_signatures(version: Path) -> None:
 
 
 def test_versions_count_up_and_a_failed_export_leaves_none(
-    model_dir: Path, tmp_path: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tensorflow as tf
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tests.checkout import CHECKOUT
-from tests.export.conftest import Saved
 from tests.finished import Finished
+from tests.untraced import Signatures
 from tfmlm.config import ExportConfig
 from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
@@ -162,7 +162,9 @@ def test_wrong_ids_are_refused_with_a_reason(loaded: Any, max_length: int) -> No
     assert all("differ in shape" in reason for reason in reasons)
 
 
-def test_the_export_describes_itself(model_dir: Path, tmp_path: Path, max_length: int, saved: Saved) -> None:
+def test_the_export_describes_itself(
+    model_dir: Path, tmp_path: Path, max_length: int, saved: Signatures
+) -> None:
     config = ExportConfig(dir=str(tmp_path), top_k=3, max_masks=4, text_signature="require")
     export = export_saved_model(model_dir, config, "name", corpus=[["Return the first name."]])
     assert "text" in saved
@@ -173,7 +175,7 @@ def test_the_export_describes_itself(model_dir: Path, tmp_path: Path, max_length
 
 
 def test_a_tokenizer_that_differs_leaves_the_texts_out_or_fails(
-    model_dir: Path, tmp_path: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real check, on a graph that was made wrong: it forgets the pairs that were merged last.
     from tfmlm.export.tokenization import byte_bpe
@@ -191,7 +193,7 @@ def test_a_tokenizer_that_differs_leaves_the_texts_out_or_fails(
     assert [path.name for path in (tmp_path / "name").iterdir()] == ["1"]
 
 
-def test_texts_can_be_left_out(model_dir: Path, tmp_path: Path, saved: Saved) -> None:
+def test_texts_can_be_left_out(model_dir: Path, tmp_path: Path, saved: Signatures) -> None:
     export = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), text_signature="off"), "name")
     assert export.notes == []
     assert "text" not in saved
