@@ -12,7 +12,6 @@ from tests.tiny import SENTENCES, with_one_layer
 from tests.tiny_run import make_config
 from tfmlm.config import Config, ExportConfig, HubConfig, ModelConfig, TokenizerConfig
 from tfmlm.config_loading import load_config
-from tfmlm.run import run
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ TEXTS = ["Return the {mask} size.", "Load the {mask} of the {mask}, if it exists
 
 def finish_run(folder: Path, tokenizer: PreTrainedTokenizerFast, model: ModelConfig) -> None:
     """Trains, exports and writes the card; the paths, the license and the token are what a card must heed."""
+    from tfmlm.run import run
+
     place = folder / "secret-place"
     place.mkdir()
     (place / "docs.txt").write_text("\n".join(SENTENCES * 4), encoding="utf-8")
