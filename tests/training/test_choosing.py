@@ -61,7 +61,6 @@ def rising(tmp_path: Path, text_file: Path) -> Config:
     return replace(config, optimizer=replace(config.optimizer, **rate))
 
 
-@pytest.mark.long
 def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
     best = replace(rising, train=replace(rising.train, keep="best"))
     finished = run(best)
@@ -77,7 +76,6 @@ def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
     assert kept.name == f"best-{best_step:08d}"
 
 
-@pytest.mark.long
 def test_training_stops_when_nothing_gets_better(rising: Config) -> None:
     patient = replace(rising, train=replace(rising.train, early_stopping_patience=2))
     finished = run(patient)

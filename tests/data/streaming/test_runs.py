@@ -23,7 +23,6 @@ def read_losses(run_dir: Path) -> list[tuple[str, str]]:
         return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
 
 
-@pytest.mark.long
 def test_a_streamed_run_trains_and_resumes(
     config_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
