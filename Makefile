@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-pytorch faults fuzz mutation lint bench clean
+.PHONY: help install train test test-long coverage test-pytorch faults fuzz mutation lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -17,9 +17,15 @@ install: .venv/.installed ## create .venv and install the package
 train: .venv/.installed .venv/.installed-quickstart ## train, evaluate and export the quickstart (configs/quickstart.yaml)
 	$(BIN)/tfmlm train configs/quickstart.yaml
 
-# Coverage only of all tests: some reach no threshold.
-test: .venv/.installed-dev .venv/.installed-quickstart ## run all tests with coverage; ARGS="-k masking" runs some
-	$(BIN)/pytest $(or $(ARGS),--cov)
+test: .venv/.installed-dev .venv/.installed-quickstart ## run the tests of minutes; ARGS="-k masking" runs some
+	$(BIN)/pytest -m "not long" $(ARGS)
+
+test-long: .venv/.installed-dev .venv/.installed-quickstart ## run the others: kills, several workers, whole runs, browsers
+	$(BIN)/pytest -m long $(ARGS)
+
+# Not a part of the two above: on Python 3.11 it makes all code half again as slow.
+coverage: .venv/.installed-dev .venv/.installed-quickstart ## run both with coverage, which must reach 97 %
+	$(BIN)/pytest --cov $(ARGS)
 
 test-pytorch: .venv/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
 	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/training/test_pytorch.py tests/hub/card/test_usage.py

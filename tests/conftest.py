@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,10 +19,13 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from tests.faults.table import NoteFault, make_row, write_table
+from tests.finished import Finished, finish_from_hub, finish_from_scratch
 from tests.hub.server import HubServer, running_hub
 from tests.last_line import Command, make_command
+from tests.made_once import assert_only_read, make_once
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
+from tests.untraced import Signatures, save_untraced
 from tfmlm.config import Config, TokenizerConfig
 from tfmlm.quiet import quieten_libraries
 
@@ -39,22 +43,6 @@ def quiet_libraries() -> None:
     quieten_libraries(ignore_warnings=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run without coverage: Python 3.11's trace function makes all code half again as slow."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
-
-
-@pytest.fixture(autouse=True)
-def without_coverage_of_slow_processes(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor do the processes that they start."""
-    if request.node.get_closest_marker("slow"):
-        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
 @pytest.fixture
 def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -> NoteFault:
     """Notes what became of a fault, for the table of `make faults`."""
@@ -66,9 +54,13 @@ def note_fault(record_property: Callable[[str, object], None], tmp_path: Path) -
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the table of faults where the tests of faults alone were run."""
+    """Prints what the tests took and, where the tests of faults alone were run, the table of faults."""
     if terminalreporter.config.option.markexpr == "fault":
         terminalreporter.write_line(write_table(terminalreporter.getreports("passed")))
+    # The workers have ended, and count among the children with all that they started and waited for.
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    minutes = sum(each.ru_utime + each.ru_stime for each in used) / 60
+    terminalreporter.write_line(f"{minutes:.1f} CPU minutes, user and system, of all processes")
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +86,74 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     """Each of the two in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def piece_tokenizer() -> PreTrainedTokenizerFast:
+    """Unigram pieces as XLM-RoBERTa has them."""
+    from tfmlm.data.tokenizer_training import train_tokenizer
+
+    return train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=300, algorithm="unigram"))
+
+
+# === Finished runs, one for each kind of tokenizer: to be read, never to be written to ===
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Looks at the end whether a test has changed what is made once."""
+    yield
+    assert_only_read(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def word_run(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: BertTokenizerFast) -> Finished:
+    """Of a BERT with WordPiece."""
+    return Finished(
+        make_once(
+            tmp_path_factory, "word-run", lambda folder: finish_from_scratch(folder, word_tokenizer, "bert")
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_run(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Finished:
+    """Of a RoBERTa with byte-level BPE, trained on from a folder of the Hub."""
+    return Finished(
+        make_once(tmp_path_factory, "byte-run", lambda folder: finish_from_hub(folder, byte_tokenizer))
+    )
+
+
+@pytest.fixture(scope="session")
+def piece_run(tmp_path_factory: pytest.TempPathFactory, piece_tokenizer: PreTrainedTokenizerFast) -> Finished:
+    """Of an XLM-RoBERTa with unigram pieces."""
+    return Finished(
+        make_once(
+            tmp_path_factory,
+            "piece-run",
+            lambda folder: finish_from_scratch(folder, piece_tokenizer, "xlm-roberta"),
+        )
+    )
+
+
+@pytest.fixture(scope="session", params=["word_run", "byte_run", "piece_run"])
+def any_run(request: pytest.FixtureRequest) -> Finished:
+    """Each of the three in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> Signatures:
+    """Exports are not traced; these are the functions of the last one."""
+    functions: Signatures = {}
+
+    def save(module: tf.Module, folder: str, signatures: Signatures) -> None:
+        functions.clear()
+        functions.update(signatures)
+        save_untraced(module, folder, signatures)
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    return functions
 
 
 @pytest.fixture

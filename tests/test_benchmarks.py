@@ -12,7 +12,7 @@ from benchmarks.measure import QUICK, Size, run_alone
 from tests.checkout import CHECKOUT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_row_measures_ours_and_a_peer():
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--json"],

@@ -112,14 +112,14 @@ def assert_loads_or_says_why(load: Callable[[], Config], path: Path) -> None:
         assert load_config(path) == config
 
 
-@fuzzed(num_examples=100, deadline=5000)
+@fuzzed(num_examples=100, deadline=60_000)
 @given(document=documents)
 def test_any_file(document: bytes, path: Path) -> None:
     path.write_bytes(document)
     assert_loads_or_says_why(lambda: load_config(path, ["model.name_or_path=m"]), path)
 
 
-@fuzzed(num_examples=100, deadline=5000)
+@fuzzed(num_examples=100, deadline=60_000)
 @given(items=overrides)
 @example(items=["[=1"])
 @example(items=["data.train_files=[]", "data.train_files.0=a"])
@@ -128,7 +128,7 @@ def test_any_overrides(items: list[str], path: Path) -> None:
     assert_loads_or_says_why(lambda: load_config(path, items), path)
 
 
-@fuzzed(num_examples=100, deadline=5000)
+@fuzzed(num_examples=100, deadline=60_000)
 @given(texts=st.lists(st.text("${}\\a:\n #é", max_size=12), max_size=3))
 def test_any_sample_text_comes_back(texts: list[str], path: Path) -> None:
     model = replace(Config().model, name_or_path="m")

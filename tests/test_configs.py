@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import PreTrainedTokenizerFast
 
 from tests.checkout import CHECKOUT
@@ -71,7 +72,7 @@ def train_on_two_devices(arguments: list[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_runs_in_small(
     path: Path,
@@ -81,7 +82,6 @@ def test_runs_in_small(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import tqdm
-    import yaml
 
     few = [file for package in (tqdm, yaml) for file in sorted(Path(package.__file__).parent.rglob("*.py"))]
     monkeypatch.setattr(installed_docs, "list_source_files", lambda: few)
@@ -101,6 +101,20 @@ def test_runs_in_small(
     assert Path(result["saved_model_dir"], "saved_model.pb").exists()
     for text in load_config(path).run.sample_texts:
         assert text in output
+
+
+def test_the_recipe_is_the_guides() -> None:
+    recipe = yaml.safe_load((CHECKOUT / "configs/eli5_distilroberta.yaml").read_text())
+    assert recipe["data"]["text_column"] == "answers.text"
+    assert recipe["data"]["validation_fraction"] == 0.2
+    assert recipe["data"]["block_size"] == 128
+    assert recipe["masking"]["rate"] == 0.15
+    assert recipe["model"]["name_or_path"] == "distilbert/distilroberta-base"
+    assert float(recipe["optimizer"]["learning_rate"]) == 2e-5
+    assert recipe["optimizer"]["weight_decay"] == 0.01
+    assert recipe["train"]["epochs"] == 3
+    assert recipe["train"]["per_replica_batch_size"] == 16
+    assert recipe["hub"]["push"] is True
 
 
 def test_every_key_is_described() -> None:

@@ -4,31 +4,30 @@ import os
 import subprocess
 import sys
 
+import pytest
 from packaging.requirements import Requirement
 
+from tfmlm.cli import main
 from tfmlm.doctor import _check_package, examine
 
 
-def run_doctor(**environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def test_a_sound_environment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = main(["doctor"])
+    printed = capsys.readouterr().out
+    assert exit_code == 0, printed
+    assert "WRONG" not in printed
+    for subject in ("python", "tensorflow", "transformers", "Keras", "devices"):
+        assert subject in printed
+
+
+def test_keras_3_is_wrong_and_the_remedy_is_named() -> None:
+    done = subprocess.run(
         [sys.executable, "-m", "tfmlm", "doctor"],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | environment,
+        env=os.environ | {"TF_USE_LEGACY_KERAS": "0"},
     )
-
-
-def test_a_sound_environment_is_sound() -> None:
-    done = run_doctor()
-    assert done.returncode == 0, done.stdout
-    assert "WRONG" not in done.stdout
-    for subject in ("python", "tensorflow", "transformers", "Keras", "devices"):
-        assert subject in done.stdout
-
-
-def test_keras_3_is_wrong_and_the_remedy_is_named() -> None:
-    done = run_doctor(TF_USE_LEGACY_KERAS="0")
     assert done.returncode == 1
     assert "WRONG" in done.stdout
     assert "set TF_USE_LEGACY_KERAS=1" in done.stdout

@@ -7,28 +7,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 from transformers import PreTrainedTokenizerFast
 
 from tests.checkout import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
+from tfmlm.cli import main
 from tfmlm.config_loading import load_config
 
-TEXTS = ["The Milky Way is a <mask> galaxy.", "Return the <mask> of the <mask>."]
+TEXT = "The Milky Way is a <mask> galaxy."
 
-
-def tfmlm(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the console script's module in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "tfmlm", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+pytestmark = pytest.mark.long
 
 
 @dataclass
@@ -62,7 +52,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTraine
         "optimizer.learning_rate=1e-2",
         "hub.push=false",
     ]
-    done = tfmlm("train", CHECKOUT / "configs/eli5_distilroberta.yaml", *overrides, folder=folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "tfmlm", "train", CHECKOUT / "configs/eli5_distilroberta.yaml", *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return Finished(folder, done.stdout, done.stderr, overrides)
 
@@ -109,74 +105,28 @@ def test_the_summary_says_what_came_out_and_what_to_type_next(finished: Finished
     assert "loss" in finished.progress
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["", "model"])
-def test_evaluate_gives_the_runs_perplexity_to_six_digits(finished: Finished, part: str) -> None:
-    done = tfmlm("evaluate", finished.run_dir / part, "--json", folder=finished.folder)
-    assert done.returncode == 0, done.stderr
-    assert f"{json.loads(done.stdout)['perplexity']:.6g}" == f"{finished.result['perplexity']:.6g}"
-
-
-@pytest.mark.slow
-def test_run_model_and_saved_model_predict_the_same(finished: Finished) -> None:
-    answers = []
-    for path in (
-        "runs/eli5_distilroberta",
-        "runs/eli5_distilroberta/model",
-        "saved_models/eli5_distilroberta",
-    ):
-        done = tfmlm("predict", path, *TEXTS, "--top-k", 3, "--json", folder=finished.folder)
-        assert done.returncode == 0, done.stderr
-        answers.append([json.loads(line) for line in done.stdout.splitlines()])
-    assert [len(masks) for masks in answers[0]] == [1, 2]
-    assert [len(candidates) for masks in answers[0] for candidates in masks] == [3, 3, 3]
-    assert set(answers[0][0][0][0]) == {"score", "token", "token_str", "sequence"}
-    flat = [
-        [candidate for masks in answer for candidates in masks for candidate in candidates]
-        for answer in answers
-    ]
-    for other in flat[1:]:
-        assert [c["token"] for c in other] == [c["token"] for c in flat[0]]
-        assert [c["sequence"] for c in other] == [c["sequence"] for c in flat[0]]
-        np.testing.assert_allclose([c["score"] for c in other], [c["score"] for c in flat[0]], atol=1e-5)
-
-
-@pytest.mark.slow
-def test_export_writes_the_next_version(finished: Finished) -> None:
-    done = tfmlm("export", finished.run_dir, "export.top_k=7", folder=finished.folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "saved_models/eli5_distilroberta/2"
-    exports = finished.folder / "saved_models/eli5_distilroberta"
+def test_export_writes_the_next_version(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    assert main(["export", "runs/eli5_distilroberta", "export.top_k=7"]) == 0
+    assert capsys.readouterr().out.strip() == "saved_models/eli5_distilroberta/2"
+    exports = Path("saved_models/eli5_distilroberta")
     assert sorted(path.name for path in exports.iterdir()) == ["1", "2"]
-    newest = tfmlm("predict", exports, TEXTS[0], "--top-k", 7, "--json", folder=finished.folder)
-    assert len(json.loads(newest.stdout)[0]) == 7
-    first = tfmlm("predict", exports / "1", TEXTS[0], "--top-k", 7, folder=finished.folder)
-    assert first.returncode == 2
-    assert "was exported with 5 candidates" in first.stderr
+    assert main(["predict", str(exports), TEXT, "--top-k", "7", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[0]) == 7
+    assert main(["predict", str(exports / "1"), TEXT, "--top-k", "7"]) == 2
+    assert "was exported with 5 candidates" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_second_train_says_the_same_without_training(finished: Finished) -> None:
-    arguments = [CHECKOUT / "configs/eli5_distilroberta.yaml", *finished.overrides]
-    again = tfmlm("train", *arguments, folder=finished.folder)
-    assert again.returncode == 0
-    assert again.stdout == finished.output
+def test_a_second_train_says_the_same_without_training(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    assert main(["train", str(CHECKOUT / "configs/eli5_distilroberta.yaml"), *finished.overrides]) == 0
+    assert capsys.readouterr().out == finished.output
 
 
-def test_the_recipe_is_the_guides() -> None:
-    recipe = yaml.safe_load((CHECKOUT / "configs/eli5_distilroberta.yaml").read_text())
-    assert recipe["data"]["text_column"] == "answers.text"
-    assert recipe["data"]["validation_fraction"] == 0.2
-    assert recipe["data"]["block_size"] == 128
-    assert recipe["masking"]["rate"] == 0.15
-    assert recipe["model"]["name_or_path"] == "distilbert/distilroberta-base"
-    assert float(recipe["optimizer"]["learning_rate"]) == 2e-5
-    assert recipe["optimizer"]["weight_decay"] == 0.01
-    assert recipe["train"]["epochs"] == 3
-    assert recipe["train"]["per_replica_batch_size"] == 16
-    assert recipe["hub"]["push"] is True
-
-
-def test_nothing_imports_pytorch(finished: Finished) -> None:
+def test_nothing_imports_pytorch() -> None:
     code = "import sys, tfmlm.run, tfmlm.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)

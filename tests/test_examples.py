@@ -3,22 +3,20 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from transformers import BertTokenizerFast, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tests.checkout import CHECKOUT
+from tests.finished import Finished
 from tests.hub.client import assert_no_secret, environment_for
 from tests.hub.server import running_hub
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
-from tests.tiny import SENTENCES, TINY_CONFIGS
-from tests.tiny_model import make_tiny
+from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
-from tfmlm.config import ExportConfig
+from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config_loading import dump_config
-from tfmlm.export.saved_model import export_saved_model
 
 EXAMPLES = CHECKOUT / "examples"
 
@@ -30,7 +28,7 @@ def run_example(name: str, *arguments: object, folder: Path) -> subprocess.Compl
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=WAIT_SECONDS,
     )
 
 
@@ -40,7 +38,7 @@ def test_examples_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_recipe(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast) -> None:
     write_hub_folder(tmp_path / "model", byte_tokenizer)
     write_eli5_rows(tmp_path / "rows.jsonl", SENTENCES)
@@ -53,13 +51,10 @@ def test_recipe(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast) -> None
     assert all(" galaxy." in line for line in filled)
 
 
-@pytest.mark.slow
-def test_serve_and_query(tmp_path: Path, word_tokenizer: BertTokenizerFast) -> None:
-    fields = TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)}
-    make_tiny("bert", **fields).save_pretrained(tmp_path / "model")
-    word_tokenizer.save_pretrained(tmp_path / "model")
-    export_saved_model(tmp_path / "model", ExportConfig(dir=str(tmp_path / "exports")), "tiny")
-    done = run_example("serve_and_query.py", "exports/tiny", "Return the [MASK].", folder=tmp_path)
+@pytest.mark.long
+def test_serve_and_query(tmp_path: Path, word_run: Finished) -> None:
+    exports = word_run.version.parent
+    done = run_example("serve_and_query.py", exports, "Return the [MASK].", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     rest, grpc = done.stdout.splitlines()
     assert rest.startswith("http Return the [MASK]. [['")
@@ -70,7 +65,7 @@ def test_serve_and_query(tmp_path: Path, word_tokenizer: BertTokenizerFast) -> N
     assert "exports/none" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resume_elsewhere(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=400)
     (tmp_path / "config.yaml").write_text(dump_config(config))
@@ -88,19 +83,17 @@ def test_resume_elsewhere(tmp_path: Path, text_file: Path) -> None:
             )
 
         first = start("first")
-        deadline = time.monotonic() + 120
-        while not log.exists() or len(log.read_text().splitlines()) < 8:
-            assert first.poll() is None, first.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(
+            lambda: first.poll() is not None or (log.exists() and len(log.read_text().splitlines()) >= 8)
+        )
         first.send_signal(signal.SIGTERM)
-        output, error = first.communicate(timeout=120)
+        output, error = first.communicate(timeout=WAIT_SECONDS)
         assert_no_secret(output + error)
         assert first.returncode == 1, error
         assert error.splitlines()[-1].endswith("run the same line on another machine")
 
         second = start("second")
-        output, error = second.communicate(timeout=240)
+        output, error = second.communicate(timeout=WAIT_SECONDS)
         assert_no_secret(output + error)
         assert second.returncode == 0, error
         assert "going on from step " in error

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
+from tests.untraced import Signatures, save_untraced
 from tfmlm.config import ExportConfig
 from tfmlm.export.loading import find_export
 from tfmlm.export.saved_model import export_saved_model
@@ -59,20 +60,19 @@ def test_many_at_once_get_a_number_each(tmp_path: Path) -> None:
 
 
 def test_an_export_that_begins_while_another_writes_leaves_it_alone(
-    tmp_path: Path, byte_tokenizer: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, word_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_hub_folder(tmp_path / "model", byte_tokenizer)
     config = ExportConfig(dir=str(tmp_path / "exports"), text_signature="off")
-    save, others = tf.saved_model.save, []
+    others: list[Path | None] = []
 
-    def save_after_another(*arguments: object, **settings: object) -> None:
-        save(*arguments, **settings)
+    def save_after_another(module: tf.Module, folder: str, signatures: Signatures) -> None:
+        save_untraced(module, folder, signatures)
         if not others:
             others.append(None)
-            others[0] = export_saved_model(tmp_path / "model", config, "name").path
+            others[0] = export_saved_model(word_run.model_dir, config, "name").path
 
     monkeypatch.setattr(tf.saved_model, "save", save_after_another)
-    path = export_saved_model(tmp_path / "model", config, "name").path
+    path = export_saved_model(word_run.model_dir, config, "name").path
     assert [others[0].name, path.name] == ["1", "2"]
     assert sorted(each.name for each in path.parent.iterdir()) == ["1", "2"]
     assert all((each / "assets.extra/export.json").exists() for each in (others[0], path))

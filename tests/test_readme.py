@@ -42,7 +42,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_command_runs(
     small_world: None, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:

@@ -1,7 +1,10 @@
 """Small text and small models of every architecture, with random weights."""
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Any
+
+import pytest
 
 SENTENCES = [
     f"{verb} the {adjective} {noun} of the given {whole}{tail}"
@@ -62,6 +65,14 @@ def with_one_layer(model_type: str) -> dict[str, Any]:
     """The tiny configuration for what is slow and does not depend on the depth."""
     fields = ALL_TINY_CONFIGS[model_type]
     return fields | {"n_layers" if "n_layers" in fields else "num_hidden_layers": 1}
+
+
+def long_but(model_types: Iterable[str], *short: str) -> list[Any]:
+    """All of these as cases of a test; a test of minutes takes the short ones, for each its own tokenizer."""
+    return [
+        model_type if model_type in short else pytest.param(model_type, marks=pytest.mark.long)
+        for model_type in model_types
+    ]
 
 
 PAD_IS_ONE = {"camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}

@@ -1,23 +1,21 @@
 """`tfmlm predict` takes texts from one place and writes all of its answers, or none."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from tests.export.masked_texts import TEXTS
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
 from tfmlm.cli import main
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("predict") / "model"
-    write_hub_folder(folder, byte_tokenizer)
-    return folder
+def model_dir(byte_run: Finished) -> Path:
+    return byte_run.model_dir
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +29,12 @@ def read_json(lines: str) -> list[object]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-@pytest.mark.slow
 def test_files_and_stdin_give_what_arguments_give(
-    model_dir: Path, many_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_dir: Path,
+    many_texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = ["predict", str(model_dir), "--top-k", "2"]
     texts = many_texts.read_text().splitlines()
@@ -54,14 +55,12 @@ def test_files_and_stdin_give_what_arguments_give(
     assert capsys.readouterr().out == f"40 texts -> {output}\n"
     assert read_json(output.read_text()) == expected
 
-    done = subprocess.run(
-        [sys.executable, "-m", "tfmlm", *command, "--json", "-"],
-        input=many_texts.read_bytes().replace(b"\n", b"\r\n"),
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert read_json(done.stdout.decode()) == expected
+    lines = many_texts.read_bytes().replace(b"\n", b"\r\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert main([*command, "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert read_json(printed.out) == expected
 
 
 def test_lines_come_out_as_batches_are_done(model_dir: Path) -> None:

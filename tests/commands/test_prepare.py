@@ -120,6 +120,7 @@ def test_again_gives_the_same_bytes(folder: Path) -> None:
     assert read_folder(folder / "shards") == first
 
 
+@pytest.mark.long
 def test_a_killed_run_is_unfinished_and_a_rerun_ends_with_the_bytes_of_an_unbroken_one(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.tiny import SENTENCES
-from tests.tiny_run import make_config
+from tests.finished import Finished
 from tfmlm.cli import main
 from tfmlm.config_loading import dump_config, load_config
 from tfmlm.report_page.runs import read_runs
-from tfmlm.run import run
 from tfmlm.run_folder import RunFolder
 
 TEXT = "Return the <b>[MASK]</b> & the [MASK]."
+"""As a page must not take it over."""
+
 STRANGE = "<i>strange</i>"
 
 
@@ -45,14 +45,22 @@ def change(folder: Path, name: str, learning_rate: float) -> None:
     (folder / "config.yaml").write_text(dump_config(changed))
 
 
+def put_text(folder: Path) -> None:
+    """In place of a sample of the run: what is in `TEXT` no tokenizer need know."""
+    (old,) = (text for text in load_config(folder / "config.yaml").run.sample_texts if text.count("[") == 2)
+    for name in ("config.yaml", "result.json", "logs/samples_before.json"):
+        file = folder / name
+        file.write_text(file.read_text().replace(json.dumps(old)[1:-1], TEXT))
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, word_run: Finished) -> Runs:
     """A real run, a copy with other settings, one as a killed process leaves it, and one without a step."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "texts.txt").write_text("\n".join(SENTENCES * 4))
-    config = make_config(folder, folder / "texts.txt", evaluate_every_steps=4)
-    run(replace(config, run=replace(config.run, name="first", sample_texts=[TEXT])))
-    made = Runs(folder / "run", folder / "second", folder / "cut", folder / "begun")
+    made = Runs(folder / "first", folder / "second", folder / "cut", folder / "begun")
+    shutil.copytree(word_run.run_dir, made.first)
+    put_text(made.first)
+    change(made.first, "first", 5e-5)
     shutil.copytree(made.first, made.second)
     change(made.second, STRANGE, 0.25)
     shutil.copytree(made.first, made.cut)
@@ -117,8 +125,7 @@ def test_runs_stand_side_by_side(
     assert marked.locator("th").all_inner_texts() == ["≠ optimizer.learning_rate"]
     assert marked.locator("td").all_inner_texts() == ["5e-05", "0.25", "5e-05", "5e-05"]
 
-    sample = page.locator(".sample")
-    assert sample.locator("h3").inner_text() == TEXT
+    sample = page.locator(".sample", has=page.get_by_role("heading", name=TEXT, exact=True))
     result = json.loads((runs.first / "result.json").read_text())
     for column, kind in enumerate(("samples_before", "samples_after")):
         shown = sample.locator(".filled").first.locator("> div").nth(column)

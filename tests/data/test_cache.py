@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import SENTENCES
+from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config, DataConfig, RunConfig, TokenizerConfig
 from tfmlm.data import prepare
 from tfmlm.data.cache import cache_dir, make_once
@@ -170,7 +171,7 @@ def test_another_may_finish_first(own_cache: Path) -> None:
 
 def make_beside_another(both_are_writing: Barrier, results: Queue) -> None:
     def write_together(path: Path) -> None:
-        both_are_writing.wait(timeout=60)
+        both_are_writing.wait(timeout=WAIT_SECONDS)
         write(path)
 
     try:

@@ -92,7 +92,7 @@ def damage(data: st.DataObject, contents: dict[Path, bytes]) -> Path:
     return path
 
 
-@fuzzed(num_examples=60, deadline=10_000)
+@fuzzed(num_examples=20, deadline=60_000)
 @given(data=st.data())
 def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents: dict[Path, bytes]) -> None:
     path = damage(data, contents)
@@ -107,7 +107,7 @@ def test_a_damaged_shard_is_named(data: st.DataObject, config: Config, contents:
         assert is_whole or len(path.read_bytes()) == len(contents[path])
 
 
-@fuzzed(num_examples=60, deadline=10_000)
+@fuzzed(num_examples=20, deadline=60_000)
 @given(data=st.data())
 def test_a_damaged_shard_that_the_manifest_calls_whole(
     data: st.DataObject, config: Config, contents: dict[Path, bytes]
@@ -142,7 +142,7 @@ def called_whole(path: Path, contents: dict[Path, bytes]) -> Iterator[None]:
         manifest_file.write_text(text)
 
 
-@fuzzed(num_examples=40, deadline=10_000)
+@fuzzed(num_examples=20, deadline=60_000)
 @given(data=st.data())
 def test_a_record_of_any_content_with_a_right_checksum(
     data: st.DataObject, config: Config, contents: dict[Path, bytes]

@@ -31,8 +31,7 @@ import sys, tfmlm
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.tokenizer_training import train_tokenizer
-from tfmlm.errors import UserError
-files = [path for path in list_source_files() if path.parts[-2] in ("tqdm", "yaml", "lib")]
+files = [path for path in list_source_files() if path.parts[-2] in ("tqdm", "yaml")]
 if __name__ == "__main__":
     texts = [read_docstrings(files)]
     for algorithm in sys.argv[2:]:

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
+from tests.finished import Finished
 
 SHORT, LONG = [0, 4, 9, 2], [0, 9, 8, 7, 4, 9, 4, 2]
 """Token ids; 4 is <mask> and 1 is <pad>."""
@@ -20,12 +17,9 @@ Fill = Callable[[list[list[int]], list[list[int]]], dict[str, NDArray[Any]]]
 
 
 @pytest.fixture(scope="module")
-def fill(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Fill:
+def fill(byte_run: Finished) -> Fill:
     """The signature `ids`, from rows of token ids and of attention masks."""
-    folder = tmp_path_factory.mktemp("batching")
-    write_hub_folder(folder / "model", byte_tokenizer)
-    version = export_saved_model(folder / "model", ExportConfig(dir=str(folder)), "name").path
-    loaded = tf.saved_model.load(str(version))
+    loaded = tf.saved_model.load(str(byte_run.version))
 
     def run(input_ids: list[list[int]], attention_mask: list[list[int]]) -> dict[str, NDArray[Any]]:
         outputs = loaded.signatures["ids"](

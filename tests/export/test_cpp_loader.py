@@ -19,11 +19,7 @@ from tensorflow.python.framework import op_def_registry
 from transformers import PreTrainedTokenizerFast
 
 from tests.export.test_warmup import read_inputs, read_requests
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import TINY_CONFIGS
-from tests.tiny_model import make_tiny
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
+from tests.finished import Finished
 from tfmlm.export.warmup import make_samples, write_warmup_requests
 
 SOURCE = Path(__file__).parent / "cpp" / "serve_proof.cc"
@@ -51,21 +47,13 @@ def text_version(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: PreTr
 
 
 @pytest.fixture(scope="module")
-def roberta_version(
-    tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast
-) -> Path:
-    folder = tmp_path_factory.mktemp("exports")
-    write_hub_folder(folder / "model", byte_tokenizer)
-    return export_saved_model(folder / "model", ExportConfig(dir=str(folder)), "roberta").path
+def roberta_version(byte_run: Finished) -> Path:
+    return byte_run.version
 
 
 @pytest.fixture(scope="module")
-def bert_version(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("exports")
-    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
-    model.save_pretrained(folder / "model", safe_serialization=True)
-    word_tokenizer.save_pretrained(folder / "model")
-    return export_saved_model(folder / "model", ExportConfig(dir=str(folder)), "bert").path
+def bert_version(word_run: Finished) -> Path:
+    return word_run.version
 
 
 @pytest.fixture(params=["roberta_version", "bert_version", "text_version"])
@@ -163,7 +151,7 @@ def run_program(program: Path, version: Path, folder: Path, libraries: list[Path
     return done.returncode, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_answers_without_python_are_the_same(version: Path, program: Path, tmp_path: Path) -> None:
     write_requests(version, tmp_path / "requests")
     code, message = run_program(program, version, tmp_path, OP_LIBRARIES)
@@ -188,7 +176,7 @@ def test_answers_without_python_are_the_same(version: Path, program: Path, tmp_p
     assert answered == set(loaded.signatures)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_text_needs_the_op_libraries_and_nothing_else(
     text_version: Path, program: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +186,7 @@ def test_text_needs_the_op_libraries_and_nothing_else(
     assert "Op type not registered 'TFText>" in message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_unknown_signature_is_an_error(text_version: Path, program: Path, tmp_path: Path) -> None:
     (tmp_path / "requests" / "0" / "other").mkdir(parents=True)
     code, message = run_program(program, text_version, tmp_path, OP_LIBRARIES)

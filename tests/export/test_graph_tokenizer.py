@@ -119,7 +119,7 @@ def make_function(tokenizer: PreTrainedTokenizerFast) -> Callable[[list[str]], l
     return tokenize
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mismatch_on_ten_thousand_real_texts(name: str, load: Load, real_texts: list[str]) -> None:
     assert len(real_texts) == _NUM_TEXTS
@@ -130,7 +130,7 @@ def test_no_mismatch_on_ten_thousand_real_texts(name: str, load: Load, real_text
     assert find_mismatch(GraphTokenizer(tokenizer), tokenizer, texts) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mismatch_on_any_text(name: str, load: Load) -> None:
     tokenizer = load(name)
@@ -152,6 +152,13 @@ def test_no_mismatch_on_any_text(name: str, load: Load) -> None:
     check()
 
 
+@pytest.mark.parametrize("fixture", ["word_tokenizer", "byte_tokenizer", "piece_tokenizer"])
+def test_no_mismatch_on_the_texts_of_the_tests(fixture: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = request.getfixturevalue(fixture)
+    masked = [text.replace(" ", f" {tokenizer.mask_token}", 1) for text in SCRIPTS]
+    assert find_mismatch(GraphTokenizer(tokenizer), tokenizer, [SENTENCES, SCRIPTS, masked]) is None
+
+
 def test_bytes_that_are_no_utf8_are_replaced(word_tokenizer: PreTrainedTokenizerFast) -> None:
     ids = GraphTokenizer(word_tokenizer)(tf.constant([b"return \xff\xfe the", b"\xc3"]))
     assert (
@@ -169,7 +176,7 @@ def test_a_mismatch_is_found(word_tokenizer: PreTrainedTokenizerFast) -> None:
     assert find_mismatch(GraphTokenizer(other), word_tokenizer, [SENTENCES]) is not None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tensorflow_texts_own_tokenizer_differs(load: Load, tmp_path: Path) -> None:
     tokenizer = load("quickstart")
     words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)

@@ -7,9 +7,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from tests.export.masked_texts import TEXTS
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
+from tests.untraced import Signatures
 from tfmlm.candidate import Candidate
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
@@ -20,20 +21,16 @@ from tfmlm.training.model import load_model_folder
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("predict") / "model"
-    write_hub_folder(folder, byte_tokenizer)
-    return folder
+def model_dir(byte_run: Finished) -> Path:
+    return byte_run.model_dir
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
-    """An export with fewer candidates than the tests have targets."""
-    config = ExportConfig(dir=str(tmp_path_factory.mktemp("exports")), top_k=2)
-    return export_saved_model(model_dir, config, "name").path
+def version(byte_run: Finished) -> Path:
+    """With fewer candidates than the tests have targets."""
+    return byte_run.version
 
 
-@pytest.mark.slow
 def test_equals_the_hugging_face_pipeline(model_dir: Path) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf", top_k=4)
     ours = load_predictor(str(model_dir), top_k=4)(TEXTS)
@@ -83,21 +80,20 @@ def test_the_exports_signatures(version: Path) -> None:
     attention_mask = tf.constant([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
     outputs = loaded.signatures["ids"](input_ids=input_ids, attention_mask=attention_mask)
     assert outputs["positions"].numpy().tolist() == [[1, 3], [-1, -1]]
-    assert outputs["token_ids"].shape == outputs["scores"].shape == outputs["tokens"].shape == (2, 2, 2)
-    assert outputs["token_ids"].numpy()[1].tolist() == [[-1, -1], [-1, -1]]
+    assert outputs["token_ids"].shape == outputs["scores"].shape == outputs["tokens"].shape == (2, 2, 5)
+    assert outputs["token_ids"].numpy()[1].tolist() == [[-1] * 5] * 2
     assert outputs["scores"].numpy()[1].sum() == 0.0
-    assert outputs["tokens"].numpy()[1].tolist() == [[b"", b""], [b"", b""]]
+    assert outputs["tokens"].numpy()[1].tolist() == [[b""] * 5] * 2
 
     logits = loaded.signatures["logits"](input_ids=input_ids, attention_mask=attention_mask)["logits"]
     probabilities = tf.nn.softmax(logits[0, 1]).numpy()
-    best = np.argsort(-probabilities)[:2]
+    best = np.argsort(-probabilities)[:5]
     assert outputs["token_ids"].numpy()[0, 0].tolist() == best.tolist()
     np.testing.assert_allclose(outputs["scores"].numpy()[0, 0], probabilities[best], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_versions_count_up_and_a_failed_export_leaves_none(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tensorflow as tf
 
@@ -139,7 +135,6 @@ WORDS = ["Ġsize", "Ġpath", " name", "array", "size", "unseen", "Ġsize", "", "
 """In the vocabulary, not in it but for their first token, twice, and nothing."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_targets_equal_the_hugging_face_pipelines(model_dir: Path, version: Path, top_k: int | None) -> None:
     fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf")
@@ -168,8 +163,9 @@ def test_targets_of_several_masks_are_the_models_probabilities(model_dir: Path, 
     import tensorflow as tf
 
     model, tokenizer = load_model_folder(model_dir)
+    words = ["Ġsize", "Ġpath", "Ġname", "Ġthe", "Ġof", "Ġindex"]
     for path in (model_dir, version):
-        predict, targets = load_target_predictor(str(path), ["Ġsize", "Ġpath", "Ġname"], None)
+        predict, targets = load_target_predictor(str(path), words, None)
         for text, masks in zip(TEXTS, predict(TEXTS), strict=True):
             input_ids = tokenizer(text, return_tensors="tf")["input_ids"]
             probabilities = tf.nn.softmax(model(input_ids).logits[input_ids == tokenizer.mask_token_id])
@@ -180,9 +176,8 @@ def test_targets_of_several_masks_are_the_models_probabilities(model_dir: Path, 
                 np.testing.assert_allclose([c["score"] for c in candidates], row[best], atol=1e-5)
 
 
-def test_an_export_that_answers_fewer_masks_refuses(model_dir: Path, tmp_path: Path) -> None:
-    version = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), max_masks=1), "name").path
+def test_an_export_that_answers_fewer_masks_refuses(version: Path) -> None:
     predict = load_predictor(str(version), top_k=2)
-    assert len(predict(TEXTS[:1])[0]) == 1
-    with pytest.raises(UserError, match=r"has 2 masks and the export answers 1; .* export\.max_masks"):
-        predict(TEXTS)
+    assert len(predict(["<mask>" * 16])[0]) == 16
+    with pytest.raises(UserError, match=r"has 17 masks and the export answers 16; .* export\.max_masks"):
+        predict([TEXTS[0], "<mask>" * 17])

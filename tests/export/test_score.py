@@ -1,9 +1,10 @@
 """Scores equal the plain loop's: one text, one mask, all logits at a time."""
 
+import io
 import json
 import math
-import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,11 @@ import pytest
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES
+from tests.finished import Finished
+from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, long_but
 from tests.tiny_model import make_tiny
 from tfmlm.cli import main
-from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
-from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export.score import load_scorer, make_scorer
 from tfmlm.training.model import load_model_folder, max_block_size
 
@@ -45,12 +44,11 @@ def score_plainly(
     return total, len(ids) - 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", long_but(ALL_TINY_CONFIGS, "bert", "roberta"))
 def test_equals_the_plain_loop(
     model_type: str, word_tokenizer: PreTrainedTokenizerFast, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    tokenizer = byte_tokenizer if model_type in PAD_IS_ONE else word_tokenizer
+    tokenizer = copy(byte_tokenizer if model_type in PAD_IS_ONE else word_tokenizer)
     fields = ALL_TINY_CONFIGS[model_type]
     model = make_tiny(model_type, **fields | {"vocab_size": len(tokenizer), "initializer_range": 0.5})
     tokenizer.model_max_length = max_block_size(model.config)
@@ -66,10 +64,8 @@ def test_equals_the_plain_loop(
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("score") / "model"
-    write_hub_folder(folder, byte_tokenizer)
-    return folder
+def model_dir(byte_run: Finished) -> Path:
+    return byte_run.model_dir
 
 
 def test_more_texts_than_a_chunk_and_a_batch_keep_their_order(model_dir: Path) -> None:
@@ -109,16 +105,14 @@ def test_the_longest_text_is_scored_and_a_longer_one_refused(model_dir: Path) ->
         score([longest + " array"])
 
 
-def test_an_export_is_refused_with_what_to_do(model_dir: Path, tmp_path: Path) -> None:
-    export_saved_model(model_dir, ExportConfig(dir=str(tmp_path)), "name")
-    for path in (tmp_path / "name", tmp_path / "name" / "1"):
+def test_an_export_is_refused_with_what_to_do(byte_run: Finished) -> None:
+    for path in (byte_run.version.parent, byte_run.version):
         with pytest.raises(UserError, match=r"is an export, .*; score with the run or the model folder"):
             load_scorer(str(path))
 
 
-@pytest.mark.slow
 def test_the_command_prints_or_writes_a_line_a_text(
-    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = load_scorer(str(model_dir))(TEXTS)
     assert main(["score", str(model_dir), *TEXTS, "--json"]) == 0
@@ -134,14 +128,11 @@ def test_the_command_prints_or_writes_a_line_a_text(
     assert capsys.readouterr().out == f"{len(TEXTS)} texts -> {output}\n"
     assert [json.loads(line) for line in output.read_text().splitlines()] == expected
 
-    done = subprocess.run(
-        [sys.executable, "-m", "tfmlm", "score", str(model_dir), "-", "--json"],
-        input=texts.read_bytes(),
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert [json.loads(line) for line in done.stdout.splitlines()] == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(texts.read_bytes())))
+    assert main(["score", str(model_dir), "-", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [json.loads(line) for line in printed.out.splitlines()] == expected
 
 
 def test_a_wrong_row_is_named_and_nothing_is_half_written(

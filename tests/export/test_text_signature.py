@@ -10,33 +10,28 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tests.checkout import CHECKOUT
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
+from tests.untraced import Signatures
 from tfmlm.config import ExportConfig
 from tfmlm.config_loading import load_config
 from tfmlm.errors import UserError
+from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.predict import load_predictor
-from tfmlm.export.saved_model import Export, export_saved_model
+from tfmlm.export.saved_model import _make_text_input, export_saved_model
+from tfmlm.export.signatures import TextSignature
 from tfmlm.training.model import load_model_folder
 
 SENTENCE = "Return the <mask> of the given array."
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("text") / "model"
-    write_hub_folder(folder, byte_tokenizer)
-    return folder
+def model_dir(byte_run: Finished) -> Path:
+    return byte_run.model_dir
 
 
 @pytest.fixture(scope="module")
-def export(model_dir: Path) -> Export:
-    config = ExportConfig(dir=str(model_dir.parent), top_k=3, max_masks=4, text_signature="require")
-    return export_saved_model(model_dir, config, "cut", corpus=[["Return the first name."]])
-
-
-@pytest.fixture(scope="module")
-def loaded(export: Export) -> Any:
-    return tf.saved_model.load(str(export.path))
+def loaded(byte_run: Finished) -> Any:
+    return tf.saved_model.load(str(byte_run.version))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +56,7 @@ def test_equals_predict_and_the_ids_signature(
         for key in ("token_ids", "positions", "tokens"):
             np.testing.assert_array_equal(ours[key], by_ids[key].numpy())
         np.testing.assert_allclose(ours["scores"], by_ids["scores"].numpy(), atol=1e-6)
-    for row, masks in enumerate(load_predictor(str(model_dir), top_k=3)(texts)):
+    for row, masks in enumerate(load_predictor(str(model_dir), top_k=5)(texts)):
         for index, candidates in enumerate(masks):
             assert ours["token_ids"][row, index].tolist() == [each["token"] for each in candidates]
             expected = [each["score"] for each in candidates]
@@ -70,7 +65,7 @@ def test_equals_predict_and_the_ids_signature(
 
 
 def test_a_text_is_answered_the_same_alone_and_in_a_batch(loaded: Any, max_length: int) -> None:
-    texts = [SENTENCE, "", "no mask", "<mask>" * 9, "a " * 2 * max_length + "<mask>", " <mask>\n\n<mask> "]
+    texts = [SENTENCE, "", "no mask", "<mask>" * 19, "a " * 2 * max_length + "<mask>", " <mask>\n\n<mask> "]
     together = fill(loaded, *texts)
     for row, text in enumerate(texts):
         alone = fill(loaded, text)
@@ -86,22 +81,22 @@ def test_a_text_is_answered_the_same_alone_and_in_a_batch(loaded: Any, max_lengt
 def test_texts_without_an_answer_say_why(loaded: Any) -> None:
     outputs = fill(loaded, "no mask here", "", " \n", b"\xff\xfe")
     assert outputs["positions"].tolist() == [[-1]] * 4
-    assert outputs["token_ids"].tolist() == [[[-1] * 3]] * 4
-    assert outputs["tokens"].tolist() == [[[b""] * 3]] * 4
-    assert outputs["scores"].tolist() == [[[0.0] * 3]] * 4
+    assert outputs["token_ids"].tolist() == [[[-1] * 5]] * 4
+    assert outputs["tokens"].tolist() == [[[b""] * 5]] * 4
+    assert outputs["scores"].tolist() == [[[0.0] * 5]] * 4
     assert outputs["notes"].tolist() == [b"no <mask> in it"] * 4
 
 
 def test_no_texts_are_no_answers(loaded: Any) -> None:
     outputs = fill(loaded)
-    assert outputs["scores"].shape == (0, 1, 3)
+    assert outputs["scores"].shape == (0, 1, 5)
     assert outputs["notes"].shape == (0,)
 
 
 def test_more_masks_than_the_most_are_not_answered(loaded: Any) -> None:
-    outputs = fill(loaded, "<mask> a" * 6)
-    assert (outputs["positions"] >= 0).sum() == 4
-    assert outputs["notes"].tolist() == [b"only the first 4 masks are answered"]
+    outputs = fill(loaded, "<mask> a" * 18)
+    assert (outputs["positions"] >= 0).sum() == 16
+    assert outputs["notes"].tolist() == [b"only the first 16 masks are answered"]
 
 
 def test_a_long_text_is_cut_so_that_its_masks_stay(
@@ -130,12 +125,16 @@ def test_masks_too_far_apart_are_lost_and_counted(loaded: Any, max_length: int) 
 
 
 def test_a_long_text_is_refused_on_request(model_dir: Path, max_length: int) -> None:
-    config = ExportConfig(dir=str(model_dir.parent), top_k=3, long_texts="refuse")
-    refusing = tf.saved_model.load(str(export_saved_model(model_dir, config, "refuse").path))
-    outputs = fill(refusing, "<mask>" + " the" * max_length, SENTENCE)
-    assert outputs["positions"][0].tolist() == [-1]
-    assert outputs["positions"][1].tolist() != [-1]
-    assert outputs["notes"].tolist() == [
+    model, tokenizer = load_model_folder(model_dir)
+    text_input, _ = _make_text_input(tokenizer, ExportConfig(long_texts="refuse"), [])
+    assert text_input
+    refusing = TextSignature(
+        FillMask(model, tokenizer, top_k=3, max_masks=16, group_by_length=True), text_input
+    )
+    outputs = refusing.text(tf.constant(["<mask>" + " the" * max_length, SENTENCE]))
+    assert outputs["positions"].numpy()[0].tolist() == [-1]
+    assert outputs["positions"].numpy()[1].tolist() != [-1]
+    assert outputs["notes"].numpy().tolist() == [
         f"refused, for it is longer than the {max_length} tokens that the model takes".encode(),
         b"",
     ]
@@ -163,7 +162,12 @@ def test_wrong_ids_are_refused_with_a_reason(loaded: Any, max_length: int) -> No
     assert all("differ in shape" in reason for reason in reasons)
 
 
-def test_the_export_describes_itself(export: Export, max_length: int) -> None:
+def test_the_export_describes_itself(
+    model_dir: Path, tmp_path: Path, max_length: int, saved: Signatures
+) -> None:
+    config = ExportConfig(dir=str(tmp_path), top_k=3, max_masks=4, text_signature="require")
+    export = export_saved_model(model_dir, config, "name", corpus=[["Return the first name."]])
+    assert "text" in saved
     described = json.loads((export.path / "assets.extra/export.json").read_text())
     assert described["text_signature"] is True
     assert (described["mask_token"], described["max_masks"], described["top_k"]) == ("<mask>", 4, 3)
@@ -171,7 +175,7 @@ def test_the_export_describes_itself(export: Export, max_length: int) -> None:
 
 
 def test_a_tokenizer_that_differs_leaves_the_texts_out_or_fails(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real check, on a graph that was made wrong: it forgets the pairs that were merged last.
     from tfmlm.export.tokenization import byte_bpe
@@ -182,18 +186,19 @@ def test_a_tokenizer_that_differs_leaves_the_texts_out_or_fails(
     export = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path)), "name", [["Return the name."]])
     (note,) = export.notes
     assert "differs in the graph on the text" in note
-    assert "text" not in tf.saved_model.load(str(export.path)).signatures
+    assert "ids" in saved
+    assert "text" not in saved
     with pytest.raises(UserError, match=r"text_signature is 'require', and the tokenizer differs"):
         export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), text_signature="require"), "name")
     assert [path.name for path in (tmp_path / "name").iterdir()] == ["1"]
 
 
-def test_texts_can_be_left_out(model_dir: Path, tmp_path: Path) -> None:
+def test_texts_can_be_left_out(model_dir: Path, tmp_path: Path, saved: Signatures) -> None:
     export = export_saved_model(model_dir, ExportConfig(dir=str(tmp_path), text_signature="off"), "name")
     assert export.notes == []
-    signatures = tf.saved_model.load(str(export.path)).signatures
-    assert "text" not in signatures
-    assert set(signatures["serving_default"].structured_input_signature[1]) == {"input_ids", "attention_mask"}
+    assert "text" not in saved
+    inputs = saved["serving_default"].input_signature
+    assert {spec.name for spec in inputs} == {"input_ids", "attention_mask"}
 
 
 def test_off_is_a_word_and_no_truth_value() -> None:

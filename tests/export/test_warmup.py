@@ -10,12 +10,9 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import TINY_CONFIGS
-from tests.tiny_model import make_tiny
-from tfmlm.config import ExportConfig
+from tests.finished import Finished
 from tfmlm.data.tokenizers import load_tokenizer
-from tfmlm.export.saved_model import TOKENIZER_DIR, export_saved_model
+from tfmlm.export.saved_model import TOKENIZER_DIR
 from tfmlm.export.warmup import WARMUP_FILE, make_samples
 
 
@@ -31,19 +28,9 @@ def read_inputs(request: PredictRequest) -> dict[str, tf.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def versions(
-    tmp_path_factory: pytest.TempPathFactory,
-    byte_tokenizer: PreTrainedTokenizerFast,
-    word_tokenizer: PreTrainedTokenizerFast,
-) -> list[Path]:
+def versions(byte_run: Finished, word_run: Finished) -> list[Path]:
     """Exports of a RoBERTa and of a BERT."""
-    folder = tmp_path_factory.mktemp("warmup")
-    write_hub_folder(folder / "roberta", byte_tokenizer)
-    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer)})
-    model.save_pretrained(folder / "bert", safe_serialization=True)
-    word_tokenizer.save_pretrained(folder / "bert")
-    config = ExportConfig(dir=str(folder / "exports"))
-    return [export_saved_model(folder / name, config, name).path for name in ("roberta", "bert")]
+    return [byte_run.version, word_run.version]
 
 
 def test_requests_cover_every_signature_and_run(versions: list[Path]) -> None:

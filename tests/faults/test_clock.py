@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests.faults.table import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start, wait_for_checkpoints
+from tests.waiting import WAIT_SECONDS
 from tfmlm.run import run
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -15,7 +16,7 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 pytestmark = pytest.mark.fault
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's package faketime")
 def test_the_clock_is_set_back(tmp_path: Path, text_file: Path, note_fault: NoteFault) -> None:
     """By ten days while a run trains, and forward again after a kill: the bits are those of a steady clock.
@@ -44,7 +45,7 @@ def test_the_clock_is_set_back(tmp_path: Path, text_file: Path, note_fault: Note
     process.communicate()
 
     again = start(config, tmp_path / "config.yaml")
-    _, error = again.communicate(timeout=240)
+    _, error = again.communicate(timeout=WAIT_SECONDS)
     assert again.returncode == 0, error
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -1,10 +1,12 @@
 """Damaged files: a checkpoint is passed over, a cached file made again, any other named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.faults.table import NoteFault
+from tests.finished import Finished
 from tests.last_line import Command
 from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder
 from tfmlm.config import Config
@@ -20,7 +22,7 @@ def flip_byte(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_passed_over(
     config: Config,
     tmp_path: Path,
@@ -57,7 +59,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, command: Command, note_fault: 
     note_fault("a shard is damaged", exit_code, line)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_cache_is_made_again(
     config: Config,
     tmp_path: Path,
@@ -79,10 +81,10 @@ def test_a_damaged_cache_is_made_again(
 
 @pytest.mark.parametrize("place", [0, 8, 40], ids=["length", "header", "name"])
 def test_a_damaged_safetensors_file_is_named(
-    place: int, config: Config, tmp_path: Path, command: Command, note_fault: NoteFault
+    place: int, word_run: Finished, tmp_path: Path, command: Command, note_fault: NoteFault
 ) -> None:
     """A flipped number among the weights themselves cannot be seen: the format holds no sums."""
-    run(config)
+    shutil.copytree(word_run.run_dir, tmp_path / "run")
     flip_byte(tmp_path / "run" / "model" / "model.safetensors", place)
     exit_code, line = command("evaluate", on=tmp_path / "run")
     assert exit_code == 2, line

@@ -11,13 +11,14 @@ import pytest
 from tests.faults.disk import make_room
 from tests.faults.table import NoteFault
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start, wait_for_checkpoints
+from tests.waiting import WAIT_SECONDS
 
 NUM_KILLS = int(os.environ.get("TFMLM_KILLS", "2"))
 """Each costs a start of some ten seconds; `make faults` takes 20."""
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_ends_with_the_same_bits(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
@@ -53,7 +54,7 @@ def test_killed_at_random_moments_ends_with_the_same_bits(
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_saves_a_checkpoint_and_exits_143(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
@@ -62,7 +63,7 @@ def test_sigterm_saves_a_checkpoint_and_exits_143(
     checkpoints = tmp_path / "run" / "checkpoints"
     wait_for_checkpoints(checkpoints, process, num_new=1)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 143, error
     last_line = error.splitlines()[-1]
     assert last_line.startswith("tfmlm: told to end at step ")
@@ -74,7 +75,7 @@ def test_sigterm_saves_a_checkpoint_and_exits_143(
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
     small_disk: Path, tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
@@ -83,7 +84,7 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
         small_disk / "run",
     )
     process = start(config, tmp_path / "config.yaml")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 2, error
     assert "Traceback" not in error
     last_line = error.splitlines()[-1]
@@ -99,6 +100,6 @@ def test_a_full_disk_ends_in_one_line_and_the_checkpoint_before_is_whole(
     # Room is made, and the same command goes on from there.
     make_room(small_disk)
     again = start(config, tmp_path / "config.yaml")
-    _, error = again.communicate(timeout=120)
+    _, error = again.communicate(timeout=WAIT_SECONDS)
     assert again.returncode == 0, error
     assert f"going on from step {int(whole[-1].split('-')[1])}" in error

@@ -9,11 +9,12 @@ import pytest
 from tests.faults.table import NoteFault
 from tests.last_line import Command
 from tests.tiny_run import make_config, start
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.fault
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_run_in_the_same_folder_is_refused(
     tmp_path: Path, text_file: Path, command: Command, note_fault: NoteFault
 ) -> None:
@@ -29,7 +30,7 @@ def test_a_second_run_in_the_same_folder_is_refused(
     note_fault("a second run in the same folder", exit_code, line.split(" on ")[0] + " …")
     assert first.poll() is None
     first.send_signal(signal.SIGTERM)
-    _, error = first.communicate(timeout=60)
+    _, error = first.communicate(timeout=WAIT_SECONDS)
     assert first.returncode == 143, error
 
     # The lock went with its process, although its file is still there.

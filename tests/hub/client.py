@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.hub.interface import SIGNATURE, TOKEN
 from tests.hub.server import HubServer
+from tests.waiting import WAIT_SECONDS
 
 NO_HUB = "http://127.0.0.1:9"
 """Where nobody listens."""
@@ -31,7 +32,7 @@ def run_tfmlm(hub: HubServer | str, *arguments: object, **more: str) -> subproce
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=WAIT_SECONDS,
         env=environment_for(hub, **more),
     )
     assert_no_secret(done.stdout + done.stderr)

@@ -14,6 +14,7 @@ from threading import Lock, Thread
 from tests.hub.faults import Fault
 from tests.hub.interface import HubHandler
 from tests.hub.store import Repository
+from tests.waiting import WAIT_SECONDS
 
 
 class HubServer(ThreadingHTTPServer):
@@ -51,7 +52,7 @@ class HubServer(ThreadingHTTPServer):
         with self.lock:
             return sum(bool(re.search(pattern, request)) for request in self.requests)
 
-    def wait_for(self, pattern: str, times: int = 1, seconds: float = 60) -> None:
+    def wait_for(self, pattern: str, times: int = 1, seconds: float = WAIT_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while self.count(pattern) < times:
             assert time.monotonic() < deadline, f"{pattern} came {self.count(pattern)} times"

@@ -14,6 +14,7 @@ from tests.hub.client import NO_HUB, run_tfmlm, start_tfmlm
 from tests.hub.faults import Fault
 from tests.hub.pushed_model import COMMIT, write_model
 from tests.hub.server import HubServer
+from tests.waiting import WAIT_SECONDS
 
 STORAGE = r"^PUT /lfs/"
 FEW_SECONDS = "hub.retry_seconds=4"
@@ -93,7 +94,7 @@ def test_a_push_that_is_told_to_end_says_what_is_not_done(hub: HubServer, model_
     process = start_tfmlm(hub, "push", model_dir)
     hub.wait_for(COMMIT)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 2, error
     assert "interrupted; the model is safe on disk and not on the Hub" in error.splitlines()[-1]
     assert f"`tfmlm push {model_dir}` tries again" in error.splitlines()[-1]

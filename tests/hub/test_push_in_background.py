@@ -2,7 +2,6 @@
 
 import csv
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -15,6 +14,7 @@ from tests.hub.faults import Fault
 from tests.hub.interface import TOKEN
 from tests.hub.server import HubServer
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers
+from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config import Config, HubConfig
 from tfmlm.config_loading import dump_config
 
@@ -47,14 +47,7 @@ def assert_holds(files: dict[str, bytes], model_dir: Path) -> None:
     assert files == local | {"run_config.yaml": files["run_config.yaml"]}
 
 
-def wait_until(is_so: object, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_hub_holds_no_step_and_the_latest_wins(
     hub: HubServer, tmp_path: Path, text_file: Path
 ) -> None:
@@ -62,14 +55,14 @@ def test_a_slow_hub_holds_no_step_and_the_latest_wins(
     may_answer = Event()
     hub.faults.append(Fault("^PUT /lfs/", times=1, hold=may_answer))
     process = start_tfmlm(hub, "train", write(config, tmp_path / "config.yaml"))
-    hub.wait_for("^PUT /lfs/", seconds=120)
+    hub.wait_for("^PUT /lfs/")
     # While the first upload hangs, all steps are made and the final model is written.
     wait_until(lambda: (tmp_path / "run" / "result.json").exists() or process.poll() is not None)
     assert read_steps(tmp_path / "run") == list(range(1, 10))
     assert hub.count(COMMIT) == 0
     assert process.poll() is None
     may_answer.set()
-    output, error = process.communicate(timeout=120)
+    output, error = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, error
     assert_no_secret(output + error)
     assert "step 4: not pushed, step 6 is newer" in error
@@ -86,7 +79,7 @@ def test_a_slow_hub_holds_no_step_and_the_latest_wins(
     assert_no_secret_in(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fresh_machine_goes_on_exactly_from_the_branch(
     hub: HubServer, tmp_path: Path, text_file: Path
 ) -> None:
@@ -99,7 +92,7 @@ def test_a_fresh_machine_goes_on_exactly_from_the_branch(
         lambda: first.poll() is not None or (hub.count(f"{COMMIT}training") and hub.count(f"{COMMIT}trained"))
     )
     first.send_signal(signal.SIGTERM)
-    _, error = first.communicate(timeout=120)
+    _, error = first.communicate(timeout=WAIT_SECONDS)
     assert first.returncode == 143, error
     # Models and checkpoints came while it trained, the last one at the signal.
     last_step = read_steps(tmp_path / "run")[-1]
@@ -145,7 +138,7 @@ def test_a_branch_that_cannot_be_read_starts_no_new_run(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hub_that_refuses_all_does_not_harm_the_run(
     hub: HubServer, tmp_path: Path, text_file: Path
 ) -> None:
@@ -173,7 +166,7 @@ def test_a_hub_that_refuses_all_does_not_harm_the_run(
     assert hub.count(COMMIT) - num_refused == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_chief_pushes(hub: HubServer, tmp_path: Path, text_file: Path) -> None:
     config = pushing(make_config(tmp_path, text_file), every_steps=2, checkpoints="training")
     path = write(config, tmp_path / "config.yaml")
@@ -182,7 +175,7 @@ def test_only_the_chief_pushes(hub: HubServer, tmp_path: Path, text_file: Path) 
         for token, environment in zip((TOKEN, "hf_other"), name_workers(2), strict=True)
     ]
     for worker in workers:
-        _, error = worker.communicate(timeout=240)
+        _, error = worker.communicate(timeout=WAIT_SECONDS)
         assert worker.returncode == 0, error
     assert hub.authorizations == {f"Bearer {TOKEN}"}
     assert_holds(hub.repositories["me/mine"].files(), tmp_path / "run" / "model")

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from tests.waiting import WAIT_SECONDS
+
 
 def make_request(name: str, signature: str = "", **inputs: Any) -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest()
@@ -19,5 +21,5 @@ def make_request(name: str, signature: str = "", **inputs: Any) -> predict_pb2.P
 
 def code_of(call: Any, request: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as raised:
-        call(request, timeout=30)
+        call(request, timeout=WAIT_SECONDS)
     return raised.value.code(), raised.value.details()

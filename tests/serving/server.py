@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,8 @@ from typing import Any
 import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from tests.waiting import WAIT_SECONDS
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Server:
 
     def ask_path(self, path: str, body: object = None, method: str | None = None) -> tuple[int, Any]:
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        with closing(HTTPConnection(self.rest, timeout=60)) as connection:
+        with closing(HTTPConnection(self.rest, timeout=WAIT_SECONDS)) as connection:
             connection.request(method or ("GET" if body is None else "POST"), path, sent)
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
@@ -50,19 +53,19 @@ class Server:
     def stop(self) -> int:
         """Exit code after SIGTERM."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(WAIT_SECONDS)
 
 
 @contextmanager
 def run_server(folder: Path, *flags: str) -> Iterator[Server]:
     """A server of this folder on free ports, until the block ends."""
-    log = folder.parent / f"{folder.name}.log"
     command = [sys.executable, "-m", "tfmlm", "serve", str(folder), "--port", "0", "--grpc-port", "0", *flags]
     with (
-        log.open("w", encoding="utf-8") as errors,
+        tempfile.TemporaryDirectory() as place,
+        (log := Path(place, "errors.log")).open("w", encoding="utf-8") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
-        killer = threading.Timer(300, process.kill)
+        killer = threading.Timer(WAIT_SECONDS, process.kill)  # of one that says nothing
         killer.start()
         try:
             assert process.stdout
@@ -71,6 +74,7 @@ def run_server(folder: Path, *flags: str) -> Iterator[Server]:
                 line = process.stdout.readline()
                 assert line, log.read_text(encoding="utf-8")
                 banner += line
+            killer.cancel()
             words = banner.split()
             rest = words[words.index("page") + 1].removeprefix("http://").rstrip("/")
             yield Server(process, words[0], rest, words[words.index("gRPC") + 1], banner, log)
@@ -80,7 +84,7 @@ def run_server(folder: Path, *flags: str) -> Iterator[Server]:
 
 
 def write_echo_export(version: Path, factor: float = 1.0) -> None:
-    """An export with small functions: serving_default sleeps, the others answer at once."""
+    """An export with small functions: serving_default sleeps, hold waits, the others answer at once."""
 
     class Echo(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
@@ -93,6 +97,18 @@ def write_echo_export(version: Path, factor: float = 1.0) -> None:
             )
             with tf.control_dependencies(turns):
                 return {"slept": seconds * factor}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "path")])
+        def hold(self, path: tf.Tensor) -> dict[str, tf.Tensor]:
+            """Writes a file, and answers when somebody has removed it."""
+            with tf.control_dependencies([tf.io.write_file(path[0], "")]):
+                turns = tf.while_loop(
+                    lambda _: tf.size(tf.io.matching_files(path[0])) > 0,
+                    lambda turns: (turns + 1,),
+                    [tf.constant(0)],
+                )
+            with tf.control_dependencies(turns):
+                return {"held": tf.identity(path)}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "texts")])
         def echo(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -122,6 +138,7 @@ def write_echo_export(version: Path, factor: float = 1.0) -> None:
         str(unfinished),
         signatures={
             "serving_default": module.sleep,
+            "hold": module.hold,
             "echo": module.echo,
             "pair": module.pair,
             "scalar": module.scalar,

@@ -1,10 +1,7 @@
 """`tfmlm serve` in a process of its own: REST and gRPC give what the SavedModel gives in this process."""
 
-import json
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -13,11 +10,11 @@ import pytest
 import tensorflow as tf
 from google.protobuf.json_format import ParseDict
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
-from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
 from tests.serving.grpc_requests import code_of, make_request
 from tests.serving.server import Server, run_server
+from tfmlm.cli import main
 from tfmlm.config import ExportConfig
 from tfmlm.export.saved_model import export_saved_model
 
@@ -28,12 +25,10 @@ NUMBERS = ("scores", "positions", "token_ids")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("serve")
-    write_hub_folder(folder / "model", byte_tokenizer)
+def exported(tmp_path_factory: pytest.TempPathFactory, word_run: Finished) -> Path:
     # Bodies of ids are wrong in more ways than texts.
-    config = ExportConfig(dir=str(folder), top_k=3, text_signature="off")
-    return export_saved_model(folder / "model", config, "tiny").path.parent
+    config = ExportConfig(dir=str(tmp_path_factory.mktemp("serve")), top_k=3, text_signature="off")
+    return export_saved_model(word_run.model_dir, config, "tiny").path.parent
 
 
 @pytest.fixture(scope="module")
@@ -241,21 +236,22 @@ def test_wrong_bodies(server: Server, body: bytes, message: str) -> None:
 # === Starting ===
 
 
-def refuse(*flags: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tfmlm", "serve", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("version 1 ")]
-    assert line.startswith("tfmlm: ")
-    return line
+Refuse = Callable[..., str]
 
 
-def test_a_port_in_use_is_refused_in_one_line(server: Server, exported: Path) -> None:
+@pytest.fixture
+def refuse(capfd: pytest.CaptureFixture[str]) -> Refuse:
+    def serve(*flags: str) -> str:
+        capfd.readouterr()
+        assert main(["serve", *flags]) == 2
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("version 1 ")]
+        assert line.startswith("tfmlm: ")
+        return line
+
+    return serve
+
+
+def test_a_port_in_use_is_refused_in_one_line(server: Server, exported: Path, refuse: Refuse) -> None:
     rest = server.rest.split(":")[1]
     assert f"127.0.0.1:{rest}: Address already in use; set --port" in refuse(str(exported), "--port", rest)
     port = server.grpc_address.split(":")[1]
@@ -263,13 +259,6 @@ def test_a_port_in_use_is_refused_in_one_line(server: Server, exported: Path) ->
     assert f"127.0.0.1:{port}: Address already in use; set --grpc-port" in line
 
 
-def test_a_label_of_a_version_that_there_is_not(exported: Path) -> None:
+def test_a_label_of_a_version_that_there_is_not(exported: Path, refuse: Refuse) -> None:
     free = ("--port", "0", "--grpc-port", "0")
     assert "--label new=7 names no version" in refuse(str(exported), *free, "--label", "new=7")
-
-
-def test_other_machines_are_warned_of(exported: Path) -> None:
-    with run_server(exported, "--host", "0.0.0.0", "--name", "other") as running:
-        assert "warning: other machines can reach it" in running.banner
-        assert json.dumps(running.ask("")[1])
-        assert running.stop() == 0

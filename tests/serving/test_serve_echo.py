@@ -4,7 +4,6 @@ import base64
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,16 +20,22 @@ from tensorflow_serving.apis import (
 
 from tests.serving.grpc_requests import code_of, make_request
 from tests.serving.server import Server, run_server, write_echo_export
+from tests.waiting import WAIT_SECONDS, wait_until
 
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("serve_echo") / "echo"
     write_echo_export(folder / "1")
-    with run_server(folder, "--max-texts", "8", "--max-body-bytes", "20000", "--max-waiting", "3") as running:
+    limits = ("--max-texts", "8", "--max-body-bytes", "20000", "--max-waiting", "3")
+    with run_server(folder, *limits, "--host", "0.0.0.0") as running:
         yield running
         assert running.stop() == 0
         assert "Traceback" not in running.log.read_text(encoding="utf-8")
+
+
+def test_other_machines_are_warned_of(echo: Server) -> None:
+    assert "warning: other machines can reach it" in echo.banner
 
 
 # === Values ===
@@ -51,7 +56,8 @@ def test_a_signature_without_inputs(echo: Server) -> None:
     with echo.connect() as (prediction, _):
         request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = "echo", "constant"
-        assert list(prediction.Predict(request, timeout=60).outputs["factor"].float_val) == [1.0, 1.0]
+        response = prediction.Predict(request, timeout=WAIT_SECONDS)
+        assert list(response.outputs["factor"].float_val) == [1.0, 1.0]
 
 
 def test_strings_bytes_and_big_numbers(echo: Server) -> None:
@@ -99,7 +105,8 @@ def test_wrong_methods(echo: Server) -> None:
 def test_a_body_that_is_too_large(echo: Server) -> None:
     assert echo.ask(":predict", b" " * 20001) == (413, {"error": "the request is larger than 20000 bytes"})
 
-    with socket.create_connection(echo.rest.split(":"), timeout=30) as connection:  # without a length
+    with socket.create_connection(echo.rest.split(":"), timeout=WAIT_SECONDS) as connection:
+        # Without a length.
         head = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"4e21\r\n" + b" " * 20001 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
@@ -167,43 +174,49 @@ def test_grpc_errors(echo: Server) -> None:
 # === Load ===
 
 
-def test_when_too_many_wait_the_next_is_refused_and_the_loop_answers(echo: Server) -> None:
+def test_when_too_many_wait_the_next_is_refused_and_the_loop_answers(echo: Server, tmp_path: Path) -> None:
+    held = tmp_path / "held"
     answers: list[int] = []
 
-    def work(seconds: float) -> None:
+    def work(signature: str, value: object) -> None:
         # Different signatures cannot be merged, so each takes a place in the queue.
-        body = {"inputs": [seconds]} if seconds else {"signature_name": "scalar", "inputs": 1}
-        answers.append(echo.ask(":predict", body)[0])
+        answers.append(echo.ask(":predict", {"signature_name": signature, "inputs": value})[0])
 
-    assert echo.ask(":predict", {"inputs": [0]})[0] == 200  # nothing else is running
-    threads = [threading.Thread(target=work, args=(2.0,))]
-    threads[0].start()
-    time.sleep(0.7)
-    threads += [threading.Thread(target=work, args=(0.0,)) for _ in range(6)]
-    for thread in threads[1:]:
+    holding = threading.Thread(target=work, args=("hold", [str(held)]))
+    holding.start()
+    wait_until(held.exists)  # it runs
+    others = [threading.Thread(target=work, args=("scalar", 1)) for _ in range(6)]
+    for thread in others:
         thread.start()
-    time.sleep(0.3)
-    start = time.monotonic()
+    wait_until(lambda: len(answers) == 3)
+    assert answers == [503] * 3
     assert echo.ask("")[0] == 200  # the model is busy, the server is not
-    assert time.monotonic() - start < 1.0
-    for thread in threads:
+    held.unlink()
+    for thread in [holding, *others]:
         thread.join()
-    assert sorted(answers) == [200] * 4 + [503] * 3
+    assert answers[3:] == [200] * 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: signal.Signals) -> None:
-    write_echo_export(tmp_path / "echo" / "1")
+    """One in each of two versions, for a version runs one at a time."""
+    for version in ("1", "2"):
+        write_echo_export(tmp_path / "echo" / version)
+    by_rest, by_grpc = tmp_path / "rest", tmp_path / "grpc"
     with run_server(tmp_path / "echo") as running, running.connect() as (prediction, _):
+        body = {"signature_name": "hold", "inputs": [str(by_rest)]}
         answers: list[object] = []
-        rest = threading.Thread(target=lambda: answers.append(running.ask(":predict", {"inputs": [1.5]})))
+        rest = threading.Thread(target=lambda: answers.append(running.ask("/versions/1:predict", body)))
         rest.start()
-        time.sleep(0.3)
-        call = prediction.Predict.future(make_request("echo", seconds=np.full(1, 0.5, np.float32)))
-        time.sleep(0.5)
+        request = make_request("echo", "hold", path=[str(by_grpc).encode()])
+        request.model_spec.version.value = 2
+        call = prediction.Predict.future(request)
+        wait_until(lambda: by_rest.exists() and by_grpc.exists())
         running.process.send_signal(number)
-        assert call.result(timeout=30).outputs["slept"].float_val == [0.5]
+        by_grpc.unlink()
+        assert call.result(timeout=WAIT_SECONDS).outputs["held"].string_val == [str(by_grpc).encode()]
+        by_rest.unlink()
         rest.join()
-        assert answers == [(200, {"outputs": [1.5]})]
-        assert running.process.wait(30) == 0
+        assert answers == [(200, {"outputs": [str(by_rest)]})]
+        assert running.process.wait(WAIT_SECONDS) == 0
         assert "Traceback" not in running.log.read_text(encoding="utf-8")

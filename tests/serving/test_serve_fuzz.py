@@ -17,12 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
-from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
 from tests.serving.server import Server, run_server
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
+from tests.waiting import WAIT_SECONDS
 
 TEXT = "Return the <mask> of the given array."
 UNDECODABLE = "Exception deserializing request!"
@@ -30,21 +28,15 @@ UNDECODABLE = "Exception deserializing request!"
 
 MAX_GROWTH_BYTES = 64 * 2**20
 fuzzed = settings(
-    deadline=10_000,
+    deadline=None,
     max_examples=150,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast
-) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("fuzz")
-    write_hub_folder(folder / "model", byte_tokenizer)
-    config = ExportConfig(dir=str(folder), top_k=3, text_signature="require")
-    export_saved_model(folder / "model", config, "tiny")
-    with run_server(folder / "tiny") as running:
+def server(byte_run: Finished) -> Iterator[Server]:
+    with run_server(byte_run.version.parent, "--name", "tiny") as running:
         expected = ask(running)
         warm_up(running)
         before = read_memory(running)
@@ -77,18 +69,19 @@ def read_memory(server: Server) -> int:
 # === REST ===
 
 
+@pytest.mark.long
 def test_rest_keeps_to_its_own_description(server: Server, tmp_path: Path) -> None:
     """Not checked: that what fits the description is accepted, since what fits depends on the signature."""
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
             *("run", f"http://{server.rest}/openapi.json", "--exclude-checks", "positive_data_acceptance"),
-            *("--max-examples", "15", "--max-time", "25", "--request-timeout", "20", "--no-color"),
+            *("--max-examples", "15", "--max-time", "25", "--request-timeout", "120", "--no-color"),
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WAIT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -103,7 +96,7 @@ def send(server: Server, body: bytes, method: str = "Predict") -> tuple[grpc.Sta
     with grpc.insecure_channel(server.grpc_address) as channel:
         call = channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
         try:
-            call(body, timeout=20)
+            call(body, timeout=WAIT_SECONDS)
         except grpc.RpcError as error:
             return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tests.faults.table import NoteFault
 from tests.serving.server import Server, run_server, write_echo_export
+from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.errors import UserError
 from tfmlm.serving.serve_options import ServeOptions
 from tfmlm.serving.status import ServingError
@@ -32,13 +33,6 @@ def put(source: Path, folder: Path, number: int) -> Path:
     """Copies a version so that it appears whole."""
     shutil.copytree(source / str(number), folder / ".copy")
     return (folder / ".copy").rename(folder / str(number))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -83,12 +77,12 @@ def test_a_process_picks_up_refuses_and_unloads_while_it_answers(
         asking.start()
         assert multiply(server) == 1
         put(versions_to_copy, folder, 2)
-        wait_for(lambda: multiply(server) == 2)
+        wait_until(lambda: multiply(server) == 2)
         assert multiply(server, "/labels/first") == multiply(server, "/versions/1") == 1
 
         (folder / "3").mkdir()
         (folder / "3" / "saved_model.pb").write_bytes(b"\x00broken")
-        wait_for(lambda: states(server).get("3") == "END")
+        wait_until(lambda: states(server).get("3") == "END")
         _, answer = server.ask("/versions/3")
         (status,) = answer["model_version_status"]
         assert status["status"]["error_code"] == "UNKNOWN"
@@ -97,10 +91,10 @@ def test_a_process_picks_up_refuses_and_unloads_while_it_answers(
         assert server.ask("/versions/3:predict", {"instances": [0.5]})[0] == 404
 
         put(versions_to_copy, folder, 4)
-        wait_for(lambda: multiply(server) == 4)
-        wait_for(lambda: states(server).get("2") == "END")
+        wait_until(lambda: multiply(server) == 4)
+        wait_until(lambda: states(server).get("2") == "END")
         shutil.rmtree(folder / "4")
-        wait_for(lambda: multiply(server) == 2)  # it is the newest that is left
+        wait_until(lambda: multiply(server) == 2)  # it is the newest that is left
         is_done.set()
         asking.join()
         assert wrong == []
@@ -124,16 +118,16 @@ def test_a_version_in_use_is_unloaded_after_its_request(
     with versions.lease(ModelSpec("echo", version=2)) as held:
         polling = threading.Thread(target=versions.poll)
         polling.start()
-        wait_for(lambda: versions.list_numbers() == [4, 3, 1])
+        wait_until(lambda: versions.list_numbers() == [4, 3, 1])
         (status,) = versions.list_statuses(ModelSpec("echo", version=2))
         assert status.state is State.UNLOADING
         signature = held.servable.signatures["serving_default"]
         inputs = {"seconds": np.full(1, 0.5, np.float32)}
-        assert held.batcher.submit(signature, inputs).result(30)["slept"].tolist() == [1.0]
+        assert held.batcher.submit(signature, inputs).result(WAIT_SECONDS)["slept"].tolist() == [1.0]
         with pytest.raises(ServingError, match=r"Servable not found for request: Specific\(echo, 2\)"):
             versions.lease(ModelSpec("echo", version=2)).__enter__()
         assert polling.is_alive()
-    polling.join(30)
+    polling.join(WAIT_SECONDS)
     (status,) = versions.list_statuses(ModelSpec("echo", version=2))
     assert status.state is State.END
 

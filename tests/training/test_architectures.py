@@ -46,7 +46,7 @@ def model_dir(tmp_path: Path, config: Config, word_tokenizer: PreTrainedTokenize
     return tmp_path / "model"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_trains_evaluates_exports_and_predicts(
     model_type: str,
@@ -91,7 +91,7 @@ def test_trains_evaluates_exports_and_predicts(
 
 
 @pytest.mark.filterwarnings("ignore:The initializer TruncatedNormal is unseeded")
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", TRAINED_ONLY_TINY_CONFIGS)
 def test_what_is_trained_only_is_saved_and_evaluated(
     model_type: str, tmp_path: Path, config: Config, command: Command

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.finished import Finished
 from tests.tiny_run import make_config
 from tfmlm.config import Config, TrainConfig
 from tfmlm.config_checks import check_config
@@ -60,7 +61,6 @@ def rising(tmp_path: Path, text_file: Path) -> Config:
     return replace(config, optimizer=replace(config.optimizer, **rate))
 
 
-@pytest.mark.slow
 def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
     best = replace(rising, train=replace(rising.train, keep="best"))
     finished = run(best)
@@ -76,7 +76,6 @@ def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
     assert kept.name == f"best-{best_step:08d}"
 
 
-@pytest.mark.slow
 def test_training_stops_when_nothing_gets_better(rising: Config) -> None:
     patient = replace(rising, train=replace(rising.train, early_stopping_patience=2))
     finished = run(patient)
@@ -85,13 +84,11 @@ def test_training_stops_when_nothing_gets_better(rising: Config) -> None:
     assert finished.result.steps == best_step + 8 < 40
 
 
-def test_accuracies_are_written(tmp_path: Path, text_file: Path) -> None:
-    config = make_config(tmp_path, text_file, max_steps=2)
-    run(config)
-    result = json.loads((config.run_dir / "result.json").read_text())
+def test_accuracies_are_written(word_run: Finished) -> None:
+    result = json.loads((word_run.run_dir / "result.json").read_text())
     assert 0 <= result["eval_top_1"] <= result["eval_top_5"] <= 1
     assert result["eval_top_5"] > 0
-    assert sorted(path.stem for path in (config.run_dir / "plots").iterdir()) == [
+    assert sorted(path.stem for path in (word_run.run_dir / "plots").iterdir()) == [
         "learning_rate",
         "loss",
         "perplexity",

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
+from tests.waiting import wait_until
 from tfmlm.errors import UserError
 from tfmlm.training.model import load_model_folder
 from tfmlm.training.model_folder import save_model_folder
@@ -158,7 +159,7 @@ for number in range(5_000):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_at_any_moment_the_folder_is_whole_or_the_older_one_lies_beside(
     tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -167,9 +168,7 @@ def test_stopped_at_any_moment_the_folder_is_whole_or_the_older_one_lies_beside(
     folder = tmp_path / "run" / "model"
     process = subprocess.Popen([sys.executable, "-c", SAVE_AGAIN_AND_AGAIN, tmp_path / "tokenizer", folder])
     try:
-        deadline = time.monotonic() + 120
-        while not folder.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: folder.exists() or process.poll() is not None)
         moments = random.Random(0)
         seen = set()
         unfinished = 0

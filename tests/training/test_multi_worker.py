@@ -23,6 +23,7 @@ from tests.tiny_run import (
     start,
     wait_for_checkpoints,
 )
+from tests.waiting import WAIT_SECONDS
 from tfmlm.cli import main
 from tfmlm.config import Config, DistributeConfig
 from tfmlm.config_loading import dump_config
@@ -40,7 +41,7 @@ def start_workers(config: Config, folder: Path) -> list[subprocess.Popen[str]]:
 
 
 def finish(workers: list[subprocess.Popen[str]]) -> list[str]:
-    outputs = [worker.communicate(timeout=240) for worker in workers]
+    outputs = [worker.communicate(timeout=WAIT_SECONDS) for worker in workers]
     for worker, (_, error) in zip(workers, outputs, strict=True):
         assert worker.returncode == 0, error
     return [output for output, _ in outputs]
@@ -51,7 +52,7 @@ def read_losses(run_dir: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_equal_one_process_with_the_same_global_batch(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=20, per_replica_batch_size=4, epochs=10)
     outputs = finish(start_workers(config, tmp_path))
@@ -74,7 +75,7 @@ def test_two_workers_equal_one_process_with_the_same_global_batch(tmp_path: Path
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
@@ -88,7 +89,7 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     while not list(checkpoints.glob("step-*")) and chief.poll() is None:
         time.sleep(0.01)
     other.send_signal(signal.SIGKILL)
-    _, error = chief.communicate(timeout=240)
+    _, error = chief.communicate(timeout=WAIT_SECONDS)
     other.communicate()
     assert chief.returncode == os.EX_TEMPFAIL, error
     assert "another worker of this run is gone" in error.splitlines()[-1]
@@ -101,7 +102,7 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
@@ -109,8 +110,8 @@ def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
     chief, other = start_workers(config, tmp_path)
     wait_for_checkpoints(tmp_path / "run" / "checkpoints", chief, 1)
     other.send_signal(signal.SIGTERM)
-    _, error = other.communicate(timeout=240)
-    chief.communicate(timeout=240)
+    _, error = other.communicate(timeout=WAIT_SECONDS)
+    chief.communicate(timeout=WAIT_SECONDS)
     assert other.returncode == 128 + signal.SIGTERM, error
     line = error.splitlines()[-1]
     assert "which was not saved, for only the first worker saves" in line
@@ -121,7 +122,7 @@ def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
     note_fault("SIGTERM to a worker that is not the first", other.returncode, line, lost)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_train_from_shards_of_their_own(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=6)
     (tmp_path / "prepare.yaml").write_text(dump_config(config))

@@ -61,7 +61,7 @@ def show_screen(written: str) -> list[str]:
     return lines
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_a_terminal_shows_one_bar_and_a_line_for_each_report(
     tmp_path: Path, text_file: Path, no_color: str
@@ -82,7 +82,7 @@ def test_a_terminal_shows_one_bar_and_a_line_for_each_report(
     assert not any("training " in line and "|" in line for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_gets_plain_lines(tmp_path: Path, text_file: Path) -> None:
     done = subprocess.run(write_config(tmp_path, text_file), capture_output=True, check=True)
     written = done.stdout.decode() + done.stderr.decode()

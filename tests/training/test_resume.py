@@ -1,19 +1,22 @@
 """A run that was cut short goes on where it stopped."""
 
 import csv
+import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import TFAutoModelForMaskedLM
 
+from tests.finished import Finished
 from tests.tiny import with_one_layer
-from tests.tiny_run import PowerCutError, cut_after
+from tests.tiny_run import PowerCutError, cut_after, in_folder
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -44,7 +47,6 @@ def read_weights(folder: str) -> list[np.ndarray]:
     return TFAutoModelForMaskedLM.from_pretrained(folder).get_weights()
 
 
-@pytest.mark.slow
 def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(replace(config, run=replace(config.run, output_dir=str(tmp_path / "whole"))))
 
@@ -70,29 +72,34 @@ def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch
     assert [step for step, *_ in losses[0]] == ["0", "1", "2", "3", "4", "5", "6", "7", "7"]
 
 
-def test_a_finished_run_is_not_trained_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(config)
+@pytest.fixture
+def finished(word_run: Finished, tmp_path: Path) -> Config:
+    """Of a copy of a finished run."""
+    shutil.copytree(word_run.run_dir, tmp_path / "run")
+    return in_folder(word_run.config, tmp_path / "run")
+
+
+def test_a_finished_run_is_not_trained_again(finished: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = json.loads((finished.run_dir / "result.json").read_text())
     cut_after(1, monkeypatch)
-    assert run(config).result == first.result
+    assert asdict(run(finished).result) == before
 
 
-def test_another_configuration_is_refused_and_nothing_is_touched(config: Config, tmp_path: Path) -> None:
-    run(config)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    other = replace(config, optimizer=replace(config.optimizer, learning_rate=0.5))
+def test_another_configuration_is_refused_and_nothing_is_touched(finished: Config) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")}
+    other = replace(finished, optimizer=replace(finished.optimizer, learning_rate=0.5))
     with pytest.raises(UserError, match=r"another configuration \(optimizer.learning_rate\)"):
         run(other)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")} == before
 
 
-def test_never_refuses_an_existing_run(config: Config) -> None:
-    never = replace(config, train=replace(config.train, resume="never"))
-    run(never)
+def test_never_refuses_an_existing_run(finished: Config) -> None:
+    never = replace(finished, train=replace(finished.train, resume="never"))
     with pytest.raises(UserError, match=r"train\.resume is never"):
         run(never)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_path: Path) -> None:
     budget = replace(config.train, max_steps=None, epochs=10_000, max_seconds=12.0)
     finished = run(replace(config, train=budget))
@@ -102,7 +109,7 @@ def test_a_time_budget_ends_the_run_with_the_rate_near_zero(config: Config, tmp_
     assert rates[-1] < 0.2 * max(rates)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_control_c_ends_in_one_line_and_the_same_command_goes_on(config: Config, tmp_path: Path) -> None:
     endless = replace(config.train, max_steps=300, epochs=10_000, checkpoint_every_steps=5)
     config_file = tmp_path / "config.yaml"

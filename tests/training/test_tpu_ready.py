@@ -5,15 +5,14 @@ import re
 import pytest
 import tensorflow as tf
 
-from tests.tiny import TINY_CONFIGS, with_one_layer
+from tests.tiny import TINY_CONFIGS, long_but, with_one_layer
 from tests.tiny_model import make_tiny
 from tfmlm.config import Config, DataConfig, TrainConfig
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("model_type", long_but(TINY_CONFIGS, "bert", "roberta"))
 def test_the_training_step_is_one_xla_program_without_host_calls(model_type: str) -> None:
     config = Config(data=DataConfig(block_size=16), train=TrainConfig(per_replica_batch_size=4))
     model = MaskedLanguageModel(make_tiny(model_type, **with_one_layer(model_type)), config)

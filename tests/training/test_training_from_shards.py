@@ -21,7 +21,6 @@ def folder(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch:
     return fill_folder(tmp_path, byte_tokenizer)
 
 
-@pytest.mark.slow
 def test_train_and_evaluate_from_shards(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with (folder / "texts.txt").open("ab") as file:
         file.write(b"\nnot \xff UTF-8\nnor \xfe this")

@@ -23,7 +23,6 @@ def read_losses(run_dir: Path) -> list[tuple[str, str]]:
         return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]]
 
 
-@pytest.mark.slow
 def test_a_streamed_run_trains_and_resumes(
     config_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +49,7 @@ def test_the_result_counts_bad_rows(config_file: str, bad_in_the_middle: Config,
     assert f"1 bad row was left out: {tmp_path / 'bad.txt'}, row 3: not UTF-8" in " ".join(result["notes"])
 
 
+@pytest.mark.long
 def test_a_run_that_meets_a_bad_row_ends_in_one_line(
     config_file: str, bad_in_the_middle: Config, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from tests.hub.card.cards import TEXT, extract, read_card, rewrite
 from tests.hub.client import environment_for, run_tfmlm
 from tests.hub.server import HubServer
 from tests.serving.server import run_server
+from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config
 from tfmlm.export.predict import load_predictor
 
@@ -30,7 +31,7 @@ def run_python(python: str, code: str, folder: Path, **environment: str) -> list
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=WAIT_SECONDS,
         # Nothing of the tests': only what the code itself sets.
         env={
             name: value
@@ -56,13 +57,13 @@ def assert_same_words(lines: list[str], run_dir: Path) -> None:
         assert found.strip() == word.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tensorflow_code_runs(run_dir: Path) -> None:
     code = extract(read_card(run_dir), "python", "TensorFlow")
     assert_same_words(run_python(sys.executable, code, run_dir), run_dir)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not PYTORCH, reason="TFMLM_PYTORCH_PYTHON names no Python with torch and transformers 5")
 def test_the_pytorch_code_runs(run_dir: Path) -> None:
     code = extract(read_card(run_dir), "python", "PyTorch")
@@ -81,13 +82,13 @@ def run_command(words: list[str], folder: Path, port: str = "8501") -> str:
         words = [sys.executable, "-m", *words]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, check=False, timeout=240, env=environment
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS, env=environment
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_commands_for_serving_run(copy_dir: Path) -> None:
     commands = list_commands(read_card(copy_dir))
@@ -102,7 +103,7 @@ def test_the_commands_for_serving_run(copy_dir: Path) -> None:
     assert answer["predictions"][0]["tokens"][0][0].strip() == best.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_text_signature_the_text_is_tokenized_here(copy_dir: Path, config: Config) -> None:
     card = rewrite(copy_dir, config, saved_model_dir=None)
     commands = list_commands(card)
@@ -130,7 +131,7 @@ def test_docker_gets_what_compose_gives(run_dir: Path) -> None:
 # === On the Hub ===
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pushed_card_names_its_repository_and_works(
     hub: HubServer, copy_dir: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -157,6 +158,6 @@ def test_a_pushed_card_names_its_repository_and_works(
         env=environment,
         check=True,
         capture_output=True,
-        timeout=240,
+        timeout=WAIT_SECONDS,
     )
     assert (elsewhere / "model" / "README.md").read_text(encoding="utf-8") == card

@@ -14,7 +14,7 @@ TEXTS = [
     "Load the default <mask> of the <mask> file, if it exists.",
     "Compute the first<mask> of the given array.",
 ]
-QUICK = {"backoff_seconds": 0.05, "timeout_seconds": 20.0}
+QUICK = {"backoff_seconds": 0.05, "timeout_seconds": 120.0}
 TOKEN = "sesame-1f9a"
 
 REST_BUSY, GRPC_BUSY = Fault(503, '{"error": "not ready"}'), Fault(grpc.StatusCode.UNAVAILABLE, "not ready")

@@ -6,27 +6,30 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
-from tests.serving.client.asking import QUICK
+from tests.finished import Finished
+from tests.serving.client.asking import QUICK, TEXTS
 from tests.serving.peer import Peer, ServedModel, serve_grpc, serve_rest
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
+from tfmlm.candidate import Candidate
+from tfmlm.export.predict import load_predictor
 from tfmlm.serving.client import FillMaskClient
 from tfmlm.serving.options import ClientOptions
 
 
 @pytest.fixture(scope="package")
-def version(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("client")
-    write_hub_folder(folder / "model", byte_tokenizer)
-    return export_saved_model(folder / "model", ExportConfig(dir=str(folder / "exports")), "tiny").path
+def version(byte_run: Finished) -> Path:
+    return byte_run.version
 
 
 @pytest.fixture(scope="package")
-def model(version: Path, byte_tokenizer: PreTrainedTokenizerFast) -> ServedModel:
+def model(version: Path) -> ServedModel:
     return ServedModel(version)
+
+
+@pytest.fixture(scope="package")
+def predicted(version: Path) -> list[list[list[Candidate]]]:
+    """What `tfmlm predict` finds for `TEXTS`: for each text, the candidates of each mask."""
+    return load_predictor(str(version), top_k=5)(TEXTS)
 
 
 @pytest.fixture

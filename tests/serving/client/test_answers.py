@@ -3,20 +3,20 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.serving.client.asking import TEXTS, Connect
 from tests.serving.peer import Peer
+from tfmlm.candidate import Candidate
 from tfmlm.errors import UserError
-from tfmlm.export.predict import load_predictor
 
 
-def test_answers_equal_predict_to_1e_5(url: str, connect: Connect, version: Path) -> None:
-    expected = load_predictor(str(version), top_k=5)(TEXTS)
-    for filled, masks, text in zip(connect(url).fill(TEXTS), expected, TEXTS, strict=True):
+def test_answers_equal_predict_to_1e_5(
+    url: str, connect: Connect, predicted: list[list[list[Candidate]]]
+) -> None:
+    for filled, masks, text in zip(connect(url).fill(TEXTS), predicted, TEXTS, strict=True):
         assert (filled.text, filled.note) == (text, "")
         assert len(filled.masks) == len(masks) == text.count("<mask>")
         for ours, theirs in zip(filled.masks, masks, strict=True):
@@ -31,14 +31,17 @@ def test_answers_equal_predict_to_1e_5(url: str, connect: Connect, version: Path
 
 
 def test_ids_equal_predict_to_1e_5(
-    url: str, connect: Connect, version: Path, byte_tokenizer: PreTrainedTokenizerFast
+    url: str,
+    connect: Connect,
+    predicted: list[list[list[Candidate]]],
+    byte_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     rows = [byte_tokenizer(text)["input_ids"] for text in TEXTS]
     assert len({len(row) for row in rows}) > 1  # the client pads
     answers = connect(url).fill_ids(rows)
     ones = [[1] * len(row) for row in rows]
     assert connect(url).fill_ids(rows, ones) == answers
-    for row, answer, masks in zip(rows, answers, load_predictor(str(version), 5)(TEXTS), strict=True):
+    for row, answer, masks in zip(rows, answers, predicted, strict=True):
         assert answer.positions == [index for index, token in enumerate(row) if token == 4]
         assert answer.token_ids == [[c["token"] for c in mask] for mask in masks]
         assert answer.tokens == [[c["token_str"] for c in mask] for mask in masks]

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,25 @@ from tfmlm.cli import main
 from tfmlm.export.saved_model import TOKENIZER_DIR
 
 
+@pytest.fixture(scope="module")
+def printed(version: Path) -> dict[str, str]:
+    """What `tfmlm predict` prints, without and with `--json`."""
+    outputs = {}
+    for flag in ("", "--json"):
+        with redirect_stdout(io.StringIO()) as output:
+            assert main(["predict", str(version), *TEXTS, *filter(None, [flag])]) == 0
+        outputs[flag] = output.getvalue()
+    return outputs
+
+
 def ask(url: str, *arguments: str) -> int:
     return main(["query", url, *arguments])
 
 
 def test_query_prints_what_predict_prints(
-    url: str, version: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    url: str, printed: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["predict", str(version), *TEXTS]) == 0
-    expected = capsys.readouterr().out
+    expected = printed[""]
     assert ask(url, *TEXTS) == 0
     assert capsys.readouterr().out == expected
     lines = "\n".join([*TEXTS[1:], "", ""]).encode()
@@ -32,10 +43,9 @@ def test_query_prints_what_predict_prints(
 
 
 def test_query_with_a_tokenizer_equals_predict(
-    url: str, version: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
+    url: str, printed: dict[str, str], version: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", str(version), *TEXTS, "--json"]) == 0
-    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = [json.loads(line) for line in printed["--json"].splitlines()]
     assert ask(url, *TEXTS, "--json", "--tokenizer", str(version / TOKENIZER_DIR)) == 0
     assert peer.requests[0].signature == "ids"
     ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorflow as tf
 from playwright.sync_api import Browser, expect, sync_playwright
-from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
+from tests.finished import Finished
 from tests.serving.page.visits import Open, Visit
 from tests.serving.server import Server, run_server, write_echo_export
-from tests.tiny import TINY_CONFIGS
-from tests.tiny_model import make_tiny
-from tfmlm.config import ExportConfig
-from tfmlm.export.saved_model import export_saved_model
 
 FLAGS = [
     "--no-sandbox",
@@ -29,23 +23,13 @@ FLAGS = [
 
 
 @pytest.fixture(scope="package")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory,
-    word_tokenizer: BertTokenizerFast,
-    byte_tokenizer: PreTrainedTokenizerFast,
-) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, byte_run: Finished, word_run: Finished) -> Path:
     """Versions: 1 writes masks as <mask>; 2 takes no texts; 3 writes masks as [MASK]."""
-    tf.keras.utils.set_random_seed(0)  # else each run has other candidates to click
-    folder = tmp_path_factory.mktemp("page")
-    config = ExportConfig(dir=str(folder), text_signature="require")
-    write_hub_folder(folder / "bytes", byte_tokenizer)
-    export_saved_model(folder / "bytes", config, "tiny")
-    write_echo_export(folder / "tiny/2")
-    vocab_size = len(word_tokenizer)
-    make_tiny("bert", vocab_size=vocab_size, **TINY_CONFIGS["bert"]).save_pretrained(folder / "words")
-    word_tokenizer.save_pretrained(folder / "words")
-    export_saved_model(folder / "words", config, "tiny")
-    return folder / "tiny"
+    folder = tmp_path_factory.mktemp("page") / "tiny"
+    shutil.copytree(byte_run.version, folder / "1")
+    write_echo_export(folder / "2")
+    shutil.copytree(word_run.version, folder / "3")
+    return folder
 
 
 @pytest.fixture(scope="package")

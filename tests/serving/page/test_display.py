@@ -6,6 +6,8 @@ from playwright.sync_api import expect
 from tests.serving.page.visits import TWO_MASKS, Open, ask, fill
 from tests.serving.server import Server
 
+pytestmark = pytest.mark.long
+
 
 def test_a_sentence_is_text_and_nothing_else(visit: Open, server: Server) -> None:
     page = visit().open(server)

@@ -18,6 +18,8 @@ from tests.serving.page.visits import (
 )
 from tests.serving.server import Server
 
+pytestmark = pytest.mark.long
+
 
 def test_shows_the_model_and_answers_the_example(visit: Open, server: Server) -> None:
     page = visit().open(server)

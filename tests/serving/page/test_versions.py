@@ -1,7 +1,6 @@
 """The page offers the versions that are served, each with what it takes."""
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,9 @@ from playwright.sync_api import expect
 from tests.serving.page.visits import TEXT, Open, ask, fill, read_scores
 from tests.serving.server import Server, run_server
 from tests.tiny import TINY_CONFIGS
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.long
 
 
 def test_the_page_is_told_what_each_version_takes(server: Server) -> None:
@@ -49,7 +51,7 @@ def test_a_version_without_texts_says_how_to_export_one(visit: Open, server: Ser
     expect(page.get_by_role("listitem")).to_have_count(5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_follows_the_server(visit: Open, exported: Path, tmp_path: Path) -> None:
     served = tmp_path / "one"
     shutil.copytree(exported / "1", served / "1")
@@ -66,10 +68,9 @@ def test_follows_the_server(visit: Open, exported: Path, tmp_path: Path) -> None
 
         shutil.copytree(exported / "3", tmp_path / "3")
         (tmp_path / "3").rename(served / "3")
-        deadline = time.monotonic() + 60
-        while server.ask("/versions/1")[1].get("model_version_status", [{}])[0].get("state") != "END":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(
+            lambda: server.ask("/versions/1")[1].get("model_version_status", [{}])[0].get("state") == "END"
+        )
         fill(page, TEXT.replace("[MASK]", "<mask>"))
         expect(page.get_by_role("status")).to_contain_text("Version 3 answered in")
         np.testing.assert_allclose(read_scores(page), ask(server, TEXT, 3)["scores"][0], atol=1e-6)
