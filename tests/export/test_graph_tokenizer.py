@@ -171,7 +171,7 @@ def test_no_texts_are_no_rows(word_tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_a_mismatch_is_found(word_tokenizer: PreTrainedTokenizerFast) -> None:
-    other = train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=200))
+    other = train_tokenizer([SENTENCES], TokenizerConfig(train_vocab_size=100))
     assert find_mismatch(GraphTokenizer(word_tokenizer), word_tokenizer, [SENTENCES]) is None
     assert find_mismatch(GraphTokenizer(other), word_tokenizer, [SENTENCES]) is not None
 

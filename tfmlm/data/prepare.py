@@ -139,7 +139,7 @@ def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast
 def _find_model_type(config: Config) -> str:
     """The model's type, or "" where its `config.json` does not say; loading the model tells why."""
     if not config.model.name_or_path:
-        return str(config.model.config["model_type"])
+        return str(config.model.config.get("model_type", ""))
     name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
     try:
         fields, _ = PretrainedConfig.get_config_dict(name_or_path)
