@@ -37,7 +37,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
 }
 """Fields of a Hugging Face configuration, by `model_type`."""
 
-_XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 72}
+_XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 72, "pad_index": 0}
 
 OTHER_TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "flaubert": _XLM,

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast, TFBertModel, ViTConfig
 
 from tests.pytorch_folder import write_hub_folder
-from tests.tiny import PAD_IS_ONE, SENTENCES, TINY_CONFIGS
+from tests.tiny import OTHER_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tfmlm.config import Config, DataConfig, ModelConfig, TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
@@ -220,6 +220,19 @@ def test_the_position_of_the_padding_is_told_before_training_and_before_an_answe
     ):
         with pytest.raises(UserError, match="takes token 1 for padding"):
             load()
+
+
+@pytest.mark.parametrize("model_type", ["flaubert", "xlm"])
+def test_a_new_model_without_an_attention_mask_takes_the_tokenizers_padding_for_padding(
+    model_type: str, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    fields = OTHER_TINY_CONFIGS[model_type].copy()
+    del fields["pad_index"]
+    model, _ = make_model(configure(model_type=model_type, **fields), word_tokenizer)
+    ids = np.array([word_tokenizer("Return the name.")["input_ids"] + [word_tokenizer.pad_token_id]])
+    is_token = (ids != word_tokenizer.pad_token_id).astype(np.int32)
+    with_mask = model(ids, attention_mask=is_token).logits
+    np.testing.assert_allclose(model(ids).logits[is_token == 1], with_mask[is_token == 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["longformer", "roberta-prelayernorm"])

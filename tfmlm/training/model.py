@@ -190,7 +190,11 @@ def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFP
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    model_config = _override(AutoConfig.for_model(model_type, **vocabulary), fields)
+    model_config = AutoConfig.for_model(model_type, **vocabulary)
+    if hasattr(model_config, "pad_index"):
+        # XLM and FlauBERT take these tokens for padding where no attention mask is given.
+        model_config.pad_index = tokenizer.pad_token_id
+    model_config = _override(model_config, fields)
     _check_head(model_config)
     try:
         model = TFAutoModelForMaskedLM.from_config(model_config)
