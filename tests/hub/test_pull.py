@@ -73,7 +73,10 @@ def test_model_and_dataset_load_and_stay_for_offline_runs(
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ([], "data.source 'me/sentences' could not be loaded from the Hub"),
+        (
+            ["model.name_or_path=null", "model.config={model_type: bert}"],
+            "data.source 'me/sentences' could not be loaded from the Hub",
+        ),
         (["data.source=text"], "model.name_or_path 'me/encoder' cannot be loaded"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.locations import advise_offline, resolve_name_or_path
-from tfmlm.training.architectures import check_answers, check_architecture
+from tfmlm.training.architectures import check_answers, check_architecture, check_use
 from tfmlm.training.weights import find_missing, list_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,6 +57,24 @@ def _check_model_folder(path: Path) -> None:
             f"model folder {str(path)!r} has no weights (model.safetensors or tf_model.h5)"
             + (f"; {_HOW_TO_CONVERT}" if any(path.glob("pytorch_model*.bin")) else "")
         )
+
+
+def check_model(config: Config) -> None:
+    """Refuses what the configuration of the model alone tells, before minutes go into reading the text.
+
+    Raises:
+        UserError: the model is unknown, cannot go the whole way, or takes no such blocks.
+    """
+    fields = config.model.config
+    if config.model.name_or_path:
+        name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
+        model_config = _override(_read_config(name_or_path), fields)
+    else:
+        model_config = _make_config(fields)
+    _check_head(model_config)
+    check_use(model_config, config)
+    with suppress(TypeError, ValueError):  # of a length that is no number; making the model says so
+        _check_block_size(model_config, config.data.block_size)
 
 
 def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, list[str]]:
@@ -117,10 +137,15 @@ def check_has_head(name_or_path: str, new: list[str]) -> None:
 
 def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, list[str]]:
     """The model, and PyTorch's names of the tensors of its head that the weights lack."""
-    if Path(name_or_path).is_dir():
-        _check_model_folder(Path(name_or_path))
     model_config = _override(_read_config(name_or_path), fields)
     _check_head(model_config)
+    if hasattr(model_config, "auto_map"):
+        _LOGGER.warning(
+            "%s brings code of its own (auto_map), which is not run: %s is the library's",
+            name_or_path,
+            model_config.model_type,
+        )
+        del model_config.auto_map  # the files that it names are not saved with the trained model
     try:
         model, info = TFAutoModelForMaskedLM.from_pretrained(
             _fetch_shards(name_or_path),
@@ -149,6 +174,8 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
 
 
 def _read_config(name_or_path: str) -> PretrainedConfig:
+    if Path(name_or_path).is_dir():
+        _check_model_folder(Path(name_or_path))
     try:
         model_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, *_MISFITS) as error:
@@ -160,13 +187,6 @@ def _read_config(name_or_path: str) -> PretrainedConfig:
         raise UserError(
             f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}{advise_offline()}"
         ) from error
-    if hasattr(model_config, "auto_map"):
-        _LOGGER.warning(
-            "%s brings code of its own (auto_map), which is not run: %s is the library's",
-            name_or_path,
-            model_config.model_type,
-        )
-        del model_config.auto_map  # the files that it names are not saved with the trained model
     return model_config
 
 
@@ -178,30 +198,36 @@ def _fetch_shards(name_or_path: str) -> str:
 
 
 def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:
-    fields = dict(config.model.config)
-    model_type = fields.pop("model_type")
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"model.config.model_type {model_type!r} is unknown{_suggest(model_type, CONFIG_MAPPING)}"
-        )
     vocabulary = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    model_config = AutoConfig.for_model(model_type, **vocabulary)
-    if hasattr(model_config, "pad_index"):
-        # XLM and FlauBERT take these tokens for padding where no attention mask is given.
-        model_config.pad_index = tokenizer.pad_token_id
-    model_config = _override(model_config, fields)
+    model_config = _make_config(config.model.config, **vocabulary)
     _check_head(model_config)
     try:
         model = TFAutoModelForMaskedLM.from_config(model_config)
         model.build_in_name_scope()
     except _MISFITS as error:
-        raise UserError(f"model.config makes no {model_type} model: {first_line(error)}") from error
+        raise UserError(
+            f"model.config makes no {model_config.model_type} model: {first_line(error)}"
+        ) from error
     return model
+
+
+def _make_config(fields: Mapping[str, object], **vocabulary: int) -> PretrainedConfig:
+    """The configuration of a model from scratch; `fields` win over what the tokenizer says."""
+    model_type = fields.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"model.config.model_type {model_type!r} is unknown{_suggest(str(model_type), CONFIG_MAPPING)}"
+        )
+    model_config = AutoConfig.for_model(model_type, **vocabulary)
+    if hasattr(model_config, "pad_index") and "pad_token_id" in vocabulary:
+        # XLM and FlauBERT take these tokens for padding where no attention mask is given.
+        model_config.pad_index = vocabulary["pad_token_id"]
+    return _override(model_config, {name: value for name, value in fields.items() if name != "model_type"})
 
 
 def _override(model_config: PretrainedConfig, fields: dict[str, object]) -> PretrainedConfig:
@@ -236,17 +262,21 @@ def max_block_size(model_config: PretrainedConfig) -> int:
 
 
 def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, block_size: int) -> None:
-    longest = max_block_size(model_config)
-    if block_size > longest:
-        raise UserError(
-            f"data.block_size {block_size} is over the model's maximum of {longest}; set at most {longest}"
-        )
+    _check_block_size(model_config, block_size)
     if len(tokenizer) > model_config.vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens and the model only {model_config.vocab_size}; "
             "use the model's own tokenizer"
         )
     _check_padding(model_config, tokenizer)
+
+
+def _check_block_size(model_config: PretrainedConfig, block_size: int) -> None:
+    longest = max_block_size(model_config)
+    if block_size > longest:
+        raise UserError(
+            f"data.block_size {block_size} is over the model's maximum of {longest}; set at most {longest}"
+        )
 
 
 def _check_padding(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:

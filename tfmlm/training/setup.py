@@ -13,10 +13,9 @@ from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import PreparedData, explained_errors, measure_unknown, prepare_data
 from tfmlm.errors import UserError
-from tfmlm.training.architectures import check_use
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
-from tfmlm.training.model import check_has_head, make_model, set_output_bias
+from tfmlm.training.model import check_has_head, check_model, make_model, set_output_bias
 from tfmlm.training.optimizer import make_optimizer
 from tfmlm.training.strategy import choose_precision, describe_devices, make_strategy, precision_policy
 from tfmlm.training.weights import name_output_bias
@@ -61,6 +60,7 @@ def set_up(config: Config, needs_head: bool = False) -> Setup:
     """
     strategy = make_strategy(config.distribute)
     _check_length(strategy, config)
+    check_model(config)
     tf.keras.utils.set_random_seed(config.run.seed)
     _LOGGER.info("reading %s", config.data.source)
     data = prepare_data(config)
@@ -103,8 +103,6 @@ def _compile_model(
         pretrained, new = make_model(config, data.tokenizer)
         if needs_head:
             check_has_head(config.model.name_or_path or "", new)
-        else:
-            check_use(pretrained.config, config)
         if name_output_bias(pretrained) & set(new):
             with explained_errors(data):
                 set_output_bias(pretrained, data.train)
