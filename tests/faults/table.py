@@ -5,6 +5,9 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+DONE_AGAIN = "steps since the last checkpoint, done again: the same bits"
+"""What is lost where a run goes on from its last checkpoint."""
+
 HEADER = "| what happened | exit code | what the person saw | lost |\n|---|---|---|---|"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.table import NoteFault
+from tests.faults.table import DONE_AGAIN, NoteFault
 from tests.tiny_run import (
     assert_same_weights,
     in_folder,
@@ -94,8 +94,7 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     assert chief.returncode == os.EX_TEMPFAIL, error
     assert "another worker of this run is gone" in error.splitlines()[-1]
     assert not (tmp_path / "run" / "result.json").exists()
-    lost = "steps since the last checkpoint, done again: the same bits"
-    note_fault("a partner of several workers is killed", chief.returncode, error.splitlines()[-1], lost)
+    note_fault("a partner of several workers is killed", chief.returncode, error.splitlines()[-1], DONE_AGAIN)
 
     finish(start_workers(config, tmp_path))
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
@@ -118,8 +117,7 @@ def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
     named = re.search("goes on from the last checkpoint, (.*)", line)
     assert named, line
     assert Path(named[1]) in (tmp_path / "run" / "checkpoints").iterdir()
-    lost = "steps since the last checkpoint, done again: the same bits"
-    note_fault("SIGTERM to a worker that is not the first", other.returncode, line, lost)
+    note_fault("SIGTERM to a worker that is not the first", other.returncode, line, DONE_AGAIN)
 
 
 @pytest.mark.long

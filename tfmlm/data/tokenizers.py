@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,18 +160,20 @@ def save_tokenizer_folder(tokenizer: PreTrainedTokenizerFast, folder: Path) -> N
     Raises:
         OSError: the folder cannot be written.
     """
-    # `legacy_format` would copy the file that a SentencePiece tokenizer came from.
-    _raising_os_error(folder, lambda: tokenizer.save_pretrained(folder, legacy_format=False))
-    model = tokenizer.backend_tokenizer.model
-    if isinstance(model, models.WordPiece | models.BPE):
-        # vocab.txt, or vocab.json and merges.txt, for tools that do not read tokenizer.json.
-        _raising_os_error(folder, lambda: model.save(str(folder)))
+    with _telling_os_errors(folder):
+        # `legacy_format` would copy the file that a SentencePiece tokenizer came from.
+        tokenizer.save_pretrained(folder, legacy_format=False)
+        model = tokenizer.backend_tokenizer.model
+        if isinstance(model, models.WordPiece | models.BPE):
+            # vocab.txt, or vocab.json and merges.txt, for tools that do not read tokenizer.json.
+            model.save(str(folder))
 
 
-def _raising_os_error(folder: Path, write: Callable[[], object]) -> None:
-    """Calls a function of the tokenizers library, which raises a bare exception with the system's number."""
+@contextmanager
+def _telling_os_errors(folder: Path) -> Iterator[None]:
+    """Gives the tokenizers library's bare exception, which has the system's number in its text, its kind."""
     try:
-        write()
+        yield
     except OSError:
         raise
     except Exception as error:
