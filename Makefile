@@ -7,6 +7,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+SMOKE := build/smoke/$(notdir $(VENV))
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
@@ -44,12 +45,12 @@ mutation: $(VENV)/.installed-mutation ## change masking, packing, loss and check
 	$(BIN)/python -m tests.mutation $(ARGS)
 
 smoke: $(VENV)/.installed ## install, a tiny run, an export and answers; VENV=.venv-3.13 PYTHON=python3.13 tries another Python
-	rm -rf build/smoke
+	rm -rf $(SMOKE)
 	$(BIN)/tfmlm doctor
-	$(BIN)/tfmlm train configs/scratch.yaml run.name=smoke run.output_dir=build/smoke/run export.dir=build/smoke/exports \
+	$(BIN)/tfmlm train configs/scratch.yaml run.name=smoke run.output_dir=$(SMOKE)/run export.dir=$(SMOKE)/exports \
 		export.text_signature=require train.max_steps=20 data.max_rows=2000
-	$(BIN)/tfmlm predict build/smoke/run 'Return the [MASK] of the list.' --json
-	$(BIN)/tfmlm predict build/smoke/exports/smoke 'Return the [MASK] of the list.' --json
+	$(BIN)/tfmlm predict $(SMOKE)/run 'Return the [MASK] of the list.' --json
+	$(BIN)/tfmlm predict $(SMOKE)/exports/smoke 'Return the [MASK] of the list.' --json
 
 lint: $(VENV)/.installed-dev ## check style, format and types
 	$(BIN)/ruff check .
