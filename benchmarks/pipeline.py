@@ -23,7 +23,7 @@ from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_training_batches
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 _WARM_UP_BATCHES = 16
 _OUR_BATCHES = 8

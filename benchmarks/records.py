@@ -13,7 +13,7 @@ from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.packing import Columns
 from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.data.shards import write_shard
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 _NUM_SHARDS = 4
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.material import TEXT, Material, open_material
 from benchmarks.measure import Row, Size, alternate, show
 from benchmarks.tokenize import time_call
-from tfmlm.export.score import load_scorer
-from tfmlm.quiet import quieten_libraries
+from tfmlm.inference.score import load_scorer
+from tfmlm.library_logging import quieten_libraries
 from tfmlm.training.model import load_model_folder
 
 _LENGTHS = range(15, 36)

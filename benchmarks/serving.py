@@ -17,7 +17,7 @@ import tensorflow as tf
 from benchmarks.fill_mask import EXPORT_NAME, NUM_TEXTS, read_sentences
 from benchmarks.material import open_material
 from benchmarks.measure import Row, Size, run_alone
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 _NUM_CLIENTS = 32
 

@@ -16,7 +16,7 @@ from tfmlm.config import Config, DataConfig, TokenizerConfig
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.prepare import prepare_data
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 
 def measure(folder: Path, size: Size) -> Row:

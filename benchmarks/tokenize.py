@@ -16,7 +16,7 @@ from benchmarks.measure import Row, Size, alternate, show
 from benchmarks.recipe import map_and_group
 from tfmlm.data.packed_blocks import write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 
 def measure(folder: Path, size: Size) -> Row:

@@ -20,7 +20,7 @@ from tfmlm.config import RunConfig
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.loss import count_slots
 from tfmlm.training.masked_lm import MaskedLanguageModel

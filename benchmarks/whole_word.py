@@ -9,7 +9,7 @@ from benchmarks.material import open_material, pack
 from benchmarks.measure import Row, Size
 from benchmarks.pipeline import make_ours, measure_rates
 from tfmlm.data.packed_blocks import PackedBlocks
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 
 def measure(folder: Path, size: Size) -> Row:

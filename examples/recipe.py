@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from tfmlm.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfmlm.config_loading import dump_config, load_config
-from tfmlm.export.predict import load_predictor
-from tfmlm.quiet import quieten_libraries, show_progress_lines
+from tfmlm.config.load import dump_config, load_config
+from tfmlm.inference.fill import load_predictor
+from tfmlm.library_logging import quieten_libraries, show_progress_lines
 from tfmlm.run import run
 
 GUIDE = Config(

@@ -9,9 +9,9 @@ The token comes from `hf auth login` or HF_TOKEN. On SIGTERM the step is saved a
 
 import sys
 
-from tfmlm.config_loading import load_config
+from tfmlm.config.load import load_config
 from tfmlm.errors import PreemptedError, UserError
-from tfmlm.quiet import quieten_libraries, show_progress_lines
+from tfmlm.library_logging import quieten_libraries, show_progress_lines
 from tfmlm.run import run
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tfmlm.serving.client import FillMaskClient
+from tfmlm.client import FillMaskClient
 
 
 def main(folder: str, texts: list[str]) -> int:

@@ -27,7 +27,7 @@ from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
 from tests.untraced import Signatures, save_untraced
 from tfmlm.config import Config, TokenizerConfig
-from tfmlm.quiet import quieten_libraries
+from tfmlm.library_logging import quieten_libraries
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES, with_one_layer
 from tests.tiny_run import make_config
 from tfmlm.config import Config, ExportConfig, HubConfig, ModelConfig, TokenizerConfig
-from tfmlm.config_loading import load_config
+from tfmlm.config.load import load_config
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.config import Config
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 
 Command = Callable[..., tuple[int, str]]
 

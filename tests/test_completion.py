@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 
 
 def write_script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.fuzzing import fuzzed
 from tfmlm.config import Config, RunConfig
-from tfmlm.config_loading import dump_config, load_config
+from tfmlm.config.load import dump_config, load_config
 from tfmlm.errors import UserError, in_one_line
 
 KEYS = [f"{section.name}.{key.name}" for section in fields(Config) for key in fields(section.default_factory)]

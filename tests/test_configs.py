@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.checkout import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
-from tfmlm.config_keys import list_keys
-from tfmlm.config_loading import differing_keys, dump_config, load_config
+from tfmlm.cli.main import main
+from tfmlm.config.keys import list_keys
+from tfmlm.config.load import differing_keys, dump_config, load_config
 from tfmlm.data import installed_docs
 
 CONFIGS = sorted((CHECKOUT / "configs").glob("*.yaml"))
@@ -57,7 +57,7 @@ import sys, tfmlm
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from tfmlm.cli import main
-from tfmlm.doctor import _check_package, examine
+from tfmlm.cli.examination import _check_package, examine
+from tfmlm.cli.main import main
 
 
 def test_a_sound_environment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:

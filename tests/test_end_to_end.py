@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.checkout import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
-from tfmlm.config_loading import load_config
+from tfmlm.cli.main import main
+from tfmlm.config.load import load_config
 
 TEXT = "The Milky Way is a <mask> galaxy."
 
@@ -128,5 +128,5 @@ def test_a_second_train_says_the_same_without_training(
 
 
 def test_nothing_imports_pytorch() -> None:
-    code = "import sys, tfmlm.run, tfmlm.cli; assert 'torch' not in sys.modules"
+    code = "import sys, tfmlm.run, tfmlm.cli.main; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)

@@ -16,7 +16,7 @@ from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
 from tests.waiting import WAIT_SECONDS, wait_until
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 
 EXAMPLES = CHECKOUT / "examples"
 

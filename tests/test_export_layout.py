@@ -11,9 +11,9 @@ import tensorflow as tf
 from tests.finished import Finished
 from tests.untraced import Signatures, save_untraced
 from tfmlm.config import ExportConfig
-from tfmlm.export.loading import find_export
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export_layout import add_version, begin_version, list_versions
+from tfmlm.inference.loading import find_export
 
 
 def put(folder: Path, name: str, file: str = "saved_model.pb") -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.finished import Finished
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

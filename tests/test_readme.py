@@ -10,8 +10,8 @@ import pytest
 
 from tests.checkout import CHECKOUT
 from tests.serving.server import run_server
-from tfmlm.cli import main
-from tfmlm.config_keys import list_keys
+from tfmlm.cli.main import main
+from tfmlm.config.keys import list_keys
 from tfmlm.data import installed_docs
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tests.tiny_run import PowerCutError, cut_after, make_config
 from tfmlm.errors import PreemptedError, UserError
+from tfmlm.preview.options import ServeOptions
+from tfmlm.preview.server import serve
 from tfmlm.run import run
-from tfmlm.serving.serve_options import ServeOptions
-from tfmlm.serving.server import serve
 from tfmlm.signals import handling_signals, noting_signals
 from tfmlm.training import fit as fit_module
 from tfmlm.training.callbacks import make_callbacks

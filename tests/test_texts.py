@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfmlm.errors import UserError
-from tfmlm.texts import GivenText, check_length, read_texts, take_batches, write_lines
+from tfmlm.inference.texts import GivenText, check_length, read_texts, take_batches, write_lines
 
 
 def test_a_line_ends_with_a_newline_only(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfmlm.whole_files import begin_file, write_atomically
+from tfmlm.atomic_files import begin_file, write_atomically
 
 
 def test_it_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tfmlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.training import fit as fit_module
 from tfmlm.training.callbacks import make_callbacks
 

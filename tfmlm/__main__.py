@@ -2,6 +2,6 @@
 
 import sys
 
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 
 sys.exit(main())

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tfmlm.candidate import Candidate
-from tfmlm.config_keys import list_keys
+from tfmlm.config.keys import list_keys
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
-    from tfmlm.export.score import TextScore
+    from tfmlm.inference.score import TextScore
+    from tfmlm.preview.server import Running
     from tfmlm.run import FinishedRun
-    from tfmlm.serving.server import Running
 
 
 def describe_run(finished: FinishedRun) -> str:

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tfmlm.atomic_files import write_atomically
 from tfmlm.candidate import Samples
 from tfmlm.config import Config
-from tfmlm.config_loading import differing_keys, dump_config, load_config
+from tfmlm.config.load import differing_keys, dump_config, load_config
 from tfmlm.errors import UserError, reason_of
-from tfmlm.whole_files import write_atomically
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""

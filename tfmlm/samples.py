@@ -7,15 +7,15 @@ import json
 
 import tensorflow as tf
 
+from tfmlm.atomic_files import write_atomically
 from tfmlm.candidate import Samples
 from tfmlm.config import Config
-from tfmlm.export.predict import Predictor, load_predictor, make_predictor
+from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.run_folder import RunFolder
 from tfmlm.training.fit import MakeCallbacks
 from tfmlm.training.model import max_block_size
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
-from tfmlm.whole_files import write_atomically
 
 _TOP_K = 5
 

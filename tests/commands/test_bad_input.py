@@ -14,9 +14,9 @@ from tests.commands.bad_input import TABLE, write_page
 from tests.commands.bad_input.case import CONFIG, Case
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main, make_parser
+from tfmlm.cli.exit_codes import run_command
+from tfmlm.cli.main import main, make_parser
 from tfmlm.errors import UserError, in_one_line
-from tfmlm.outcome import run_command
 
 CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for case in cases]
 PAGE = CHECKOUT / "docs" / "bad-input.md"
@@ -103,7 +103,7 @@ def test_debug_shows_where_an_error_comes_from(
     assert main([*arguments[:place], "--debug", *arguments[place:]]) == 2
     errors = capfd.readouterr().err
     assert errors.startswith("Traceback (most recent call last)")
-    assert "config_loading.py" in errors
+    assert "load.py" in errors
     assert errors.endswith(line)
 
 

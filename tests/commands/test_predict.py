@@ -10,7 +10,7 @@ import pytest
 
 from tests.export.masked_texts import TEXTS
 from tests.finished import Finished
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 
 
 @pytest.fixture(scope="module")

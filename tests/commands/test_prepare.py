@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.prepared import SPLITS, assert_one_line, fill_folder, open_data, prepare, read
 from tests.folders import read_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.data.shards import read_manifest
 
 

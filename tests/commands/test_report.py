@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.finished import Finished
-from tfmlm.cli import main
-from tfmlm.config_loading import dump_config, load_config
+from tfmlm.cli.main import main
+from tfmlm.config.load import dump_config, load_config
 from tfmlm.report_page.runs import read_runs
 from tfmlm.run_folder import RunFolder
 
@@ -178,7 +178,7 @@ def test_points_are_those_of_the_run(runs: Runs) -> None:
 
 def test_it_is_quick_to_start(runs: Runs, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom tfmlm.cli import main\n"
+        "import sys\nfrom tfmlm.cli.main import main\n"
         f"assert main(['report', {str(runs.first)!r}, '--output', {str(tmp_path / 'page.html')!r}]) == 0\n"
         "print(sorted({'tensorflow', 'transformers', 'datasets'} & set(sys.modules)))"
     )

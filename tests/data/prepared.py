@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
-from tfmlm.config_loading import load_config
+from tfmlm.cli.main import main
+from tfmlm.config.load import load_config
 from tfmlm.data.blocks import Blocks
 from tfmlm.data.prepare import PreparedData, prepare_data
 

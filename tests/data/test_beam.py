@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.prepared import assert_one_line
 from tests.folders import read_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.data.shards import Manifest, read_manifest
 
 CONFIG = """

@@ -14,9 +14,9 @@ from tests.untraced import Signatures
 from tfmlm.candidate import Candidate
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
-from tfmlm.export.predict import load_predictor, load_target_predictor
 from tfmlm.export.saved_model import export_saved_model
-from tfmlm.export.targets import find_targets
+from tfmlm.inference.fill import load_predictor, load_target_predictor
+from tfmlm.inference.targets import find_targets
 from tfmlm.training.model import load_model_folder
 
 

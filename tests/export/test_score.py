@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 from tests.finished import Finished
 from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, long_but
 from tests.tiny_model import make_tiny
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.errors import UserError
-from tfmlm.export.score import load_scorer, make_scorer
+from tfmlm.inference.score import load_scorer, make_scorer
 from tfmlm.training.model import load_model_folder, max_block_size
 
 TEXTS = [

@@ -13,12 +13,12 @@ from tests.checkout import CHECKOUT
 from tests.finished import Finished
 from tests.untraced import Signatures
 from tfmlm.config import ExportConfig
-from tfmlm.config_loading import load_config
+from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import FillMask
-from tfmlm.export.predict import load_predictor
 from tfmlm.export.saved_model import _make_text_input, export_saved_model
 from tfmlm.export.signatures import TextSignature
+from tfmlm.inference.fill import load_predictor
 from tfmlm.training.model import load_model_folder
 
 SENTENCE = "Return the <mask> of the given array."

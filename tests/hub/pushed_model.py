@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tfmlm.config import Config, HubConfig, ModelConfig
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 
 COMMIT = r"^POST /api/models/me/mine/commit/main"
 

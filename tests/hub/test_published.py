@@ -13,8 +13,8 @@ from tfmlm.config import (
     RunConfig,
     TokenizerConfig,
 )
-from tfmlm.config_loading import dump_config, load_config
-from tfmlm.hub.published import publish_config
+from tfmlm.config.load import dump_config, load_config
+from tfmlm.hub.redaction import publish_config
 
 SECRET = "/home/secret"
 

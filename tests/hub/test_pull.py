@@ -14,7 +14,7 @@ from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
 from tests.tiny_run import make_config
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig, TokenizerConfig
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.hub import pull as pull_module
 from tfmlm.hub.pull import pull_run
 

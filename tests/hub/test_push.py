@@ -11,7 +11,7 @@ from tests.hub.interface import TOKEN
 from tests.hub.pushed_model import COMMIT, write_model
 from tests.hub.server import HubServer
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
-from tfmlm.config_loading import check_config, load_config
+from tfmlm.config.load import check_config, load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.push import push_model
 

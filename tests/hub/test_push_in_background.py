@@ -16,7 +16,7 @@ from tests.hub.server import HubServer
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers
 from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config import Config, HubConfig
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 
 COMMIT = r"^POST /api/models/me/mine/commit/"
 

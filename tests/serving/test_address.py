@@ -2,9 +2,9 @@
 
 import pytest
 
+from tfmlm.client.address import Address, parse_address
+from tfmlm.client.masked_text import find_masks, put_word
 from tfmlm.errors import UserError
-from tfmlm.serving.address import Address, parse_address
-from tfmlm.serving.masked_text import find_masks, put_word
 
 
 @pytest.mark.parametrize(

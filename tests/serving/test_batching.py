@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.waiting import WAIT_SECONDS, wait_until
-from tfmlm.serving.batching import Batcher
-from tfmlm.serving.signatures import Arrays, Signature, TensorSpec
-from tfmlm.serving.status import Code, ServingError
+from tfmlm.preview.batching import Batcher
+from tfmlm.preview.signatures import Arrays, Signature, TensorSpec
+from tfmlm.preview.status import Code, ServingError
 
 
 class Doubling:

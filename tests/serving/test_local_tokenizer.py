@@ -8,8 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import SENTENCES
+from tfmlm.client.local_tokenizer import load_local_tokenizer
 from tfmlm.errors import UserError
-from tfmlm.serving.local_tokenizer import load_local_tokenizer
 
 
 @pytest.mark.parametrize("fixture", ["word_tokenizer", "byte_tokenizer"])

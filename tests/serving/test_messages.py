@@ -6,9 +6,9 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from tfmlm.client import messages
+from tfmlm.client.tensors import make_tensor, read_tensor
 from tfmlm.errors import UserError
-from tfmlm.serving import messages
-from tfmlm.serving.tensors import make_tensor, read_tensor
 
 PAIRS = [
     (messages.PredictRequest, predict_pb2.PredictRequest),

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from tests.finished import Finished
 from tests.serving.grpc_requests import code_of, make_request
 from tests.serving.server import Server, run_server
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.config import ExportConfig
 from tfmlm.export.saved_model import export_saved_model
 

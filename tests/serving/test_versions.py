@@ -15,9 +15,9 @@ from tests.faults.table import NoteFault
 from tests.serving.server import Server, run_server, write_echo_export
 from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.errors import UserError
-from tfmlm.serving.serve_options import ServeOptions
-from tfmlm.serving.status import ServingError
-from tfmlm.serving.versions import ModelSpec, State, Versions
+from tfmlm.preview.options import ServeOptions
+from tfmlm.preview.status import ServingError
+from tfmlm.preview.versions import ModelSpec, State, Versions
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tensorflow.python.distribute import collective_all_reduce_strategy, mirrore
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tfmlm.config import Config
-from tfmlm.config_loading import load_config
+from tfmlm.config.load import load_config
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
 from tfmlm.training.strategy import make_strategy, precision_policy

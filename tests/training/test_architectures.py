@@ -28,9 +28,9 @@ from tfmlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
-from tfmlm.export.predict import load_predictor
+from tfmlm.inference.fill import load_predictor
 from tfmlm.run import evaluate_folder, run
 from tfmlm.run_folder import RUN_CONFIG_NAME
 from tfmlm.training.architectures import SUPPORTED, check_architecture

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.tiny_run import make_config
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.config import Config
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
 from tfmlm.training import fit as fit_module

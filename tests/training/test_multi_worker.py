@@ -24,9 +24,9 @@ from tests.tiny_run import (
     wait_for_checkpoints,
 )
 from tests.waiting import WAIT_SECONDS
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.config import Config, DistributeConfig
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.training.cluster import Cluster, read_cluster
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_run import make_config
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 
 COLUMNS = 80
 STEPS = 8

@@ -26,7 +26,7 @@ from tfmlm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
 

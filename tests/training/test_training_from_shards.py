@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.data.prepared import assert_one_line, fill_folder, prepare
 from tests.pytorch_folder import write_hub_folder
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 
 BAD_ROW = "data.on_bad_rows=skip"
 

@@ -34,7 +34,7 @@ from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError
-from tfmlm.locations import resolve_name_or_path
+from tfmlm.model_names import resolve_name_or_path
 
 _CACHE_FORMAT = 5
 """Counted up when training a tokenizer or packing changes, so that no older file is read."""

@@ -23,7 +23,7 @@ from tfmlm.data.installed_docs import load_installed_docs
 from tfmlm.data.rows import BadRow, find_bad_row, read_rows
 from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
-from tfmlm.locations import advise_offline
+from tfmlm.model_names import advise_offline
 
 _SUFFIXES = {
     "csv": (".csv", ".csv.gz"),

@@ -16,12 +16,12 @@ from tfmlm.data.tokenizers import save_tokenizer_folder
 from tfmlm.errors import UserError, reason_of
 from tfmlm.export.batching_parameters import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
-from tfmlm.export.parity import find_mismatch
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
-from tfmlm.export.tokenization.unsupported import UnsupportedTokenizerError
 from tfmlm.export.warmup import make_samples, write_warmup_requests
 from tfmlm.export_layout import add_version, begin_version
+from tfmlm.graph_tokenizer.parity import find_mismatch
+from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 from tfmlm.training.model import load_model_folder
 
 EXTRA_DIR = "assets.extra"

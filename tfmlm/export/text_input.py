@@ -7,7 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.export.tokenization.graph_tokenizer import GraphTokenizer
+from tfmlm.graph_tokenizer.tokenizer import GraphTokenizer
 
 
 class ModelInput(NamedTuple):

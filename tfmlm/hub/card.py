@@ -16,16 +16,16 @@ from typing import NamedTuple
 from huggingface_hub import EvalResult, ModelCardData
 
 from tfmlm import __version__
+from tfmlm.atomic_files import begin_file, write_atomically
 from tfmlm.config import FILE_SOURCES, Config
 from tfmlm.data.shards import is_shard_folder
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.saved_model import DESCRIPTION_NAME
 from tfmlm.hub.card_usage import Usage, choose_text, describe_usage
-from tfmlm.hub.published import is_hub_id, list_settings, publish_path
+from tfmlm.hub.redaction import is_hub_id, list_settings, publish_path
 from tfmlm.run_folder import Result, RunFolder
 from tfmlm.training.strategy import choose_precision
-from tfmlm.whole_files import begin_file, write_atomically
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "training.png"

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from tfmlm.config import Config, HubConfig
-from tfmlm.config_loading import differing_keys, load_config
+from tfmlm.config.load import differing_keys, load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.upload import PushError, ask_patiently
 from tfmlm.run_folder import RunFolder

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from tfmlm.atomic_files import write_atomically
 from tfmlm.config import HubConfig
-from tfmlm.config_loading import dump_config, load_config
+from tfmlm.config.load import dump_config, load_config
 from tfmlm.errors import UserError
-from tfmlm.hub.published import publish_config
+from tfmlm.hub.redaction import publish_config
 from tfmlm.hub.upload import PushError, Upload, upload_patiently
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.signals import handling_signals
-from tfmlm.whole_files import write_atomically
 
 WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 """Of a model that was larger, shards would stay behind and be loaded instead."""

@@ -13,11 +13,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfmlm.config import Config
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.errors import PreemptedError, UserError, first_line
 from tfmlm.hub.background import BackgroundPusher
-from tfmlm.hub.published import publish_config
 from tfmlm.hub.push import WEIGHT_FILES, interruptible
+from tfmlm.hub.redaction import publish_config
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.checkpoint_names import list_checkpoints

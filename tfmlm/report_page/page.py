@@ -6,6 +6,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from tfmlm.atomic_files import write_atomically
 from tfmlm.errors import UserError
 from tfmlm.report_page.curves import draw_curves
 from tfmlm.report_page.runs import ShownRun, read_runs
@@ -13,7 +14,6 @@ from tfmlm.report_page.samples import show_samples
 from tfmlm.report_page.settings import show_settings
 from tfmlm.report_page.summary import show_summary
 from tfmlm.report_page.tables import mark_run
-from tfmlm.whole_files import write_atomically
 
 
 def write_report(paths: list[Path], output: Path) -> None:

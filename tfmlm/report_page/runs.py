@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tfmlm.candidate import Samples
-from tfmlm.config_keys import list_keys
+from tfmlm.config.keys import list_keys
 from tfmlm.errors import UserError
 from tfmlm.perplexity import to_perplexity
 from tfmlm.run_folder import Result, RunFolder

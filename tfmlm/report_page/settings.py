@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from tfmlm.config_keys import list_keys
+from tfmlm.config.keys import list_keys
 from tfmlm.report_page.runs import ShownRun
 from tfmlm.report_page.tables import make_row, make_table
 

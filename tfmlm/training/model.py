@@ -27,7 +27,7 @@ from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
 from tfmlm.errors import UserError, first_line
-from tfmlm.locations import advise_offline, resolve_name_or_path
+from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import check_answers, check_architecture, check_use
 from tfmlm.training.weights import find_missing, list_names, tie_output_bias
 

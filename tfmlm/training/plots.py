@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tfmlm.whole_files import begin_file
+from tfmlm.atomic_files import begin_file
 
 _PLOTS = {
     "loss": ("loss (nats a masked token)", {"loss": "training", "eval_loss": "held out"}),

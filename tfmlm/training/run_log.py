@@ -14,9 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfmlm.atomic_files import write_atomically
 from tfmlm.errors import UserError, reason_of
 from tfmlm.training.evaluate import Evaluation
-from tfmlm.whole_files import write_atomically
 
 _FIELDS = (
     "step",

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from tfmlm.config import Config
-from tfmlm.config_loading import dump_config
+from tfmlm.config.load import dump_config
 from tfmlm.data.prepare import explained_errors
 from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder

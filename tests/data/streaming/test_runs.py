@@ -11,9 +11,9 @@ import pytest
 
 from tests.checkout import CHECKOUT
 from tests.tiny_run import cut_after
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.config import Config
-from tfmlm.config_loading import load_config
+from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
 from tfmlm.training.setup import set_up
 

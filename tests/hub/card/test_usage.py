@@ -19,7 +19,7 @@ from tests.hub.server import HubServer
 from tests.serving.server import run_server
 from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config
-from tfmlm.export.predict import load_predictor
+from tfmlm.inference.fill import load_predictor
 
 PYTORCH = os.environ.get("TFMLM_PYTORCH_PYTHON", "")
 

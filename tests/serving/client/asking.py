@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from tests.serving.peer import Fault
+from tfmlm.client.client import FillMaskClient
 from tfmlm.errors import UserError
-from tfmlm.serving.client import FillMaskClient
 
 TEXTS = [
     "Return the <mask> size.",

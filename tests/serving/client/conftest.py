@@ -11,9 +11,9 @@ from tests.finished import Finished
 from tests.serving.client.asking import QUICK, TEXTS
 from tests.serving.peer import Peer, ServedModel, serve_grpc, serve_rest
 from tfmlm.candidate import Candidate
-from tfmlm.export.predict import load_predictor
-from tfmlm.serving.client import FillMaskClient
-from tfmlm.serving.options import ClientOptions
+from tfmlm.client.client import FillMaskClient
+from tfmlm.client.options import ClientOptions
+from tfmlm.inference.fill import load_predictor
 
 
 @pytest.fixture(scope="package")

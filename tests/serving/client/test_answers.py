@@ -106,11 +106,11 @@ def test_a_label_is_asked_for(url: str, connect: Connect, peer: Peer) -> None:
 
 def test_a_client_loads_no_heavy_library(url: str) -> None:
     code = (
-        "import sys\nfrom tfmlm.serving.client import FillMaskClient\n"
+        "import sys\nfrom tfmlm.client.client import FillMaskClient\n"
         f"assert len(FillMaskClient({url!r}).fill({TEXTS!r})) == 3\n"
         "heavy = {'tensorflow', 'tensorflow_serving', 'transformers', 'tokenizers', 'datasets', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
-        "import tfmlm.serving.local_tokenizer\nprint(sorted(heavy & set(sys.modules)))"
+        "import tfmlm.client.local_tokenizer\nprint(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True

@@ -10,8 +10,8 @@ import pytest
 from tests.serving.client.asking import GRPC_BUSY, QUICK, REST_BUSY, TEXTS, Connect, fail
 from tests.serving.peer import Fault, Peer, ServedModel, serve_grpc, serve_rest
 from tests.waiting import WAIT_SECONDS
+from tfmlm.client.client import FilledText, FillMaskClient
 from tfmlm.errors import UserError
-from tfmlm.serving.client import FilledText, FillMaskClient
 
 FAR_BELOW = 0.9 * QUICK["timeout_seconds"]
 """Seconds, for what must end long before the client's own allowance."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.serving.client.asking import TEXTS, TOKEN
 from tests.serving.peer import Peer, ServedModel, serve_grpc, serve_rest
-from tfmlm.cli import main
+from tfmlm.cli.main import main
 from tfmlm.export.saved_model import TOKENIZER_DIR
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.serving.client.asking import TEXTS, TOKEN, Connect, fail
 from tests.serving.peer import Fault, Peer, ServedModel, serve_grpc, serve_rest
+from tfmlm.client.client import FillMaskClient
+from tfmlm.client.options import ClientOptions
 from tfmlm.errors import UserError
-from tfmlm.serving.client import FillMaskClient
-from tfmlm.serving.options import ClientOptions
 
 
 def test_the_token_is_sent_and_never_shown(

@@ -1,0 +1,65 @@
+"""The command `tfmlm serve`: a preview server for an export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tfmlm.errors import UserError
+from tfmlm.preview.options import ServeOptions, parse_labels
+
+
+def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `serve` to the other commands."""
+    serve = commands.add_parser("serve", help="preview an export as TensorFlow Serving would serve it")
+    serve.add_argument("folder", type=Path, help="folder of an export, such as saved_models/quickstart")
+    defaults = ServeOptions()
+    serve.add_argument("--name", help="name of the model in requests (default: the folder's name)")
+    serve.add_argument(
+        "--host", default=defaults.host, help=f"address to listen on (default {defaults.host})"
+    )
+    numbers = {
+        "port": "port of REST and the page, 0 for a free one",
+        "grpc_port": "port of gRPC, 0 for a free one",
+        "keep_versions": "newest versions that are served side by side",
+        "max_batch": "texts of several requests that are run together",
+        "max_texts": "texts in one request",
+        "max_body_bytes": "size of one request",
+        "max_waiting": "requests that wait before more are refused",
+    }
+    for name, meaning in numbers.items():
+        default = getattr(defaults, name)
+        flag = "--" + name.replace("_", "-")
+        serve.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{meaning} (default {default})"
+        )
+    serve.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL=N",
+        help="a label for a version; may be repeated",
+    )
+    serve.set_defaults(command=_serve, numbers=tuple(numbers))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from tfmlm.report import describe_server
+
+    settings = ServeOptions(
+        host=options.host,
+        name=options.name or options.folder.resolve().name,
+        labels=parse_labels(options.label),
+        **{name: getattr(options, name) for name in options.numbers},
+    )
+    if (options.folder / "saved_model.pb").exists():
+        raise UserError(f"{str(options.folder)!r} is one version; give the folder above it")
+    if not options.folder.is_dir():
+        raise UserError(f"{str(options.folder)!r} is no folder; give one that `tfmlm export` wrote")
+    from tfmlm.library_logging import quieten_tensorflow, show_progress_lines
+
+    quieten_tensorflow()
+    show_progress_lines()
+    from tfmlm.preview.server import serve
+
+    return serve(options.folder, settings, lambda running: print(describe_server(running), flush=True))

@@ -1,0 +1,164 @@
+"""A client of TensorFlow Serving for exports of tfmlm, over REST or gRPC.
+
+It loads neither TensorFlow nor transformers:
+
+    with FillMaskClient("grpc://localhost:8500/quickstart") as client:
+        filled = client.fill(["Returns the [MASK] of the list."])
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tfmlm.candidate import Candidate
+from tfmlm.client.address import Address, parse_address
+from tfmlm.client.answers import Answer, make_candidates, read_answers
+from tfmlm.client.masked_text import find_masks, put_word
+from tfmlm.client.options import TOKEN_VARIABLE, ClientOptions
+from tfmlm.errors import UserError
+
+
+@dataclass(frozen=True)
+class FilledText:
+    """A text with words for its masks.
+
+    Attributes:
+        text: as it was asked.
+        masks: for each mask its candidates, best first.
+        note: what the export had to say, such as that the text was cut; or nothing.
+    """
+
+    text: str
+    masks: list[list[Candidate]]
+    note: str
+
+
+class Transport(Protocol):
+    """A way to a served model."""
+
+    def predict(self, signature_name: str, inputs: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
+        """Nested lists by name in and out, by a deadline of `time.monotonic`."""
+
+    def close(self) -> None:
+        """Closes the connections."""
+
+
+class FillMaskClient:
+    """Asks a served model; threads may share it.
+
+    If the environment variable `TFMLM_SERVING_TOKEN` is set, it is sent as `Authorization: Bearer …`.
+
+    Args:
+        url: `http(s)://HOST:PORT/v1/models/NAME` or `grpc(s)://HOST:PORT/NAME`, either with
+            `/versions/NUMBER` or `/labels/LABEL` after it.
+        options: how it is asked.
+
+    Raises:
+        UserError: the URL, the token or an option is not valid.
+    """
+
+    def __init__(self, url: str, options: ClientOptions = ClientOptions()) -> None:  # noqa: B008 - frozen
+        self._options = options
+        self._transport = _make_transport(parse_address(url), options)
+
+    def __enter__(self) -> FillMaskClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def fill(self, texts: Sequence[str]) -> list[FilledText]:
+        """Fills the masks of texts; the server tokenizes.
+
+        A candidate's `sequence` is the text as it was given, with the word in place of the mask. The one of
+        `tfmlm predict` is what the tokenizer makes of that: it may be lower-cased, with word pieces joined
+        and spaces lost, or show special tokens. `score`, `token` and `token_str` are the same.
+
+        Raises:
+            UserError: a text is not Unicode, or the server cannot be reached in time or refuses.
+        """
+        check_texts(texts)
+        deadline = time.monotonic() + self._options.timeout_seconds
+        filled = []
+        for batch in self._cut(texts):
+            outputs = self._transport.predict(self._options.signature_name, {"texts": batch}, deadline)
+            answers = read_answers(outputs, len(batch))
+            filled += [self._describe(text, answer) for text, answer in zip(batch, answers, strict=True)]
+        return filled
+
+    def fill_ids(
+        self, input_ids: Sequence[Sequence[int]], attention_mask: Sequence[Sequence[int]] | None = None
+    ) -> list[Answer]:
+        """Fills the masks of token ids; for exports without a text signature.
+
+        Args:
+            input_ids: a row of ids for each text, special tokens included; rows may differ in length.
+            attention_mask: 1 for a token and 0 for padding, as long as `input_ids`; None is all 1.
+
+        Raises:
+            UserError: the two do not fit each other, or the server cannot be reached in time or refuses.
+        """
+        masks = [[1] * len(row) for row in input_ids] if attention_mask is None else attention_mask
+        if [len(row) for row in masks] != [len(row) for row in input_ids]:
+            raise UserError("attention_mask and input_ids differ in length; give a 1 or 0 for each id")
+        deadline = time.monotonic() + self._options.timeout_seconds
+        answers = []
+        for ids_batch, mask_batch in zip(self._cut(input_ids), self._cut(masks), strict=True):
+            inputs = {"input_ids": _pad(ids_batch), "attention_mask": _pad(mask_batch)}
+            outputs = self._transport.predict(self._options.ids_signature_name, inputs, deadline)
+            answers += read_answers(outputs, len(ids_batch))
+        return answers
+
+    def _cut(self, rows: Sequence[Any]) -> list[list[Any]]:
+        size = self._options.texts_per_request
+        return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+    def _describe(self, text: str, answer: Answer) -> FilledText:
+        spans = find_masks(text, len(answer.positions), self._options.mask_token)
+        masks = make_candidates(answer, lambda mask, _, token: put_word(text, spans[mask], token))
+        return FilledText(text, masks, answer.note)
+
+
+def _make_transport(address: Address, options: ClientOptions) -> Transport:
+    """Only the library that is needed is loaded."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token is not None and not (token.isascii() and token.isprintable() and token.split() == [token]):
+        raise UserError(
+            f"{TOKEN_VARIABLE} is empty or has spaces or other odd characters in it; set it again"
+        )
+    if address.is_rest:
+        from tfmlm.client.rest import RestTransport
+
+        return RestTransport(address, options, token)
+    from tfmlm.client.grpc import GrpcTransport
+
+    return GrpcTransport(address, options, token)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuses what is no list of texts.
+
+    Raises:
+        UserError: it is a string, or holds one that no message can carry.
+    """
+    if isinstance(texts, str):
+        raise UserError("the texts are a single string; give a list of strings")
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"text {text!r} has bytes that are not UTF-8; convert it") from None
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Rows of one length; where the attention mask is 0 the ids do not count."""
+    length = max(len(row) for row in rows)
+    return [[*row, *[0] * (length - len(row))] for row in rows]

@@ -1,0 +1,67 @@
+"""What can go wrong between client and server, as one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+
+from tfmlm.client.address import Address
+from tfmlm.client.options import TOKEN_VARIABLE
+from tfmlm.errors import UserError
+
+MISFIT = (
+    "the request does not fit the export; one without a text signature is asked with token ids "
+    "(--tokenizer FOLDER, or fill_ids)"
+)
+UNKNOWN = "check the model's name and version in the URL"
+FORBIDDEN = f"check the token in the environment variable {TOKEN_VARIABLE}"
+BUSY = "the server is busy or not ready; try again later"
+OTHER = "look into the server's log"
+
+_MOST_CHARACTERS = 300
+
+
+def late(address: Address, timeout_seconds: float) -> UserError:
+    """The deadline has passed."""
+    return UserError(
+        f"{address} did not answer within {timeout_seconds:g} s; allow more (--timeout) or send fewer texts"
+    )
+
+
+def out_of_reach(address: Address, reason: str, token: str | None) -> UserError:
+    """No connection, or one that was cut, and no attempt is left."""
+    reason = re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", reason)  # urllib3 repeats the address
+    trust = " with a certificate that is trusted (--ca-file)" if address.is_encrypted else ""
+    return UserError(
+        f"cannot reach {address} ({tidy(reason, token)}); "
+        f"check the address, and that a server runs there{trust}"
+    )
+
+
+def untrusted(address: Address, reason: str, token: str | None) -> UserError:
+    """The server's certificate is not one to trust."""
+    return UserError(
+        f"the TLS connection to {address} failed ({tidy(reason, token)}); "
+        "give the certificate that signed the server's (--ca-file)"
+    )
+
+
+def refused(address: Address, status: str, message: str, advice: str, token: str | None) -> UserError:
+    """The server answered, and not with words for masks.
+
+    Args:
+        address: the model.
+        status: code in the words of the protocol.
+        message: what the server said.
+        advice: what to do.
+        token: the secret, which a server may have sent back and which must not be shown.
+    """
+    said = tidy(message, token).rstrip(".;")
+    return UserError(f"{address} answered {status}{f': {said}' if said else ''}; {advice}")
+
+
+def tidy(message: str, token: str | None) -> str:
+    """One line of bounded length without the secret."""
+    if token:
+        message = message.replace(token, "***")
+    line = " ".join(message.split())
+    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"

@@ -1,0 +1,96 @@
+"""The model's tokenizer on the client's side, for exports that take token ids; without transformers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from tfmlm.client.answers import Answer, make_candidates
+from tfmlm.client.client import FilledText, FillMaskClient, check_texts
+from tfmlm.errors import UserError
+
+
+@dataclass(frozen=True)
+class LocalTokenizer:
+    """A fast tokenizer.
+
+    Attributes:
+        tokenizer: without padding and truncation.
+        max_length: most tokens of a text, None if the folder does not say.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int | None
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included.
+
+        Raises:
+            UserError: a text is too long for the model.
+        """
+        rows = [list(encoding.ids) for encoding in self.tokenizer.encode_batch(texts)]
+        for text, ids in zip(texts, rows, strict=True):
+            if self.max_length is not None and len(ids) > self.max_length:
+                raise UserError(
+                    f"text {text[:40]!r} has {len(ids)} tokens and the model takes {self.max_length}; "
+                    "shorten it"
+                )
+        return rows
+
+    def fill_in(self, ids: list[int], position: int, token_id: int, *, keep_special: bool) -> str:
+        """The text with one mask filled; as in the Hugging Face pipeline, other masks keep special tokens."""
+        filled = [*ids[:position], token_id, *ids[position + 1 :]]
+        return str(self.tokenizer.decode(filled, skip_special_tokens=not keep_special))
+
+
+def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[str]) -> list[FilledText]:
+    """`FillMaskClient.fill` by token ids; `sequence` is the one that `tfmlm predict` gives.
+
+    Raises:
+        UserError: a text is not Unicode or too long, or the server cannot be reached in time or refuses.
+    """
+    check_texts(texts)
+    rows = tokenizer.encode(texts)
+
+    def describe(text: str, ids: list[int], answer: Answer) -> FilledText:
+        several = len(answer.positions) > 1
+        masks = make_candidates(
+            answer,
+            lambda mask, token_id, _: tokenizer.fill_in(
+                ids, answer.positions[mask], token_id, keep_special=several
+            ),
+        )
+        return FilledText(text, masks, answer.note)
+
+    return [describe(*row) for row in zip(texts, rows, client.fill_ids(rows), strict=True)]
+
+
+def load_local_tokenizer(folder: Path) -> LocalTokenizer:
+    """Loads `tokenizer.json`, and the longest text from `tokenizer_config.json` if there is one.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{str(folder)!r} has no tokenizer.json; give the folder of a model or a tokenizer")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return LocalTokenizer(tokenizer, _read_max_length(folder / "tokenizer_config.json"))
+
+
+def _read_max_length(path: Path) -> int | None:
+    if not path.is_file():
+        return None
+    try:
+        length = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+        return None if length is None else int(length)
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error}") from error

@@ -1,0 +1,173 @@
+"""What a configuration's types cannot say: choices, ranges, and keys that need each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tfmlm.config.schema import FILE_SOURCES, Config, DataConfig, HubConfig, TokenizerConfig, TrainConfig
+from tfmlm.errors import UserError
+
+_CHOICES = {
+    "data.on_bad_rows": ("error", "skip"),
+    "data.sample_by": ("line", "paragraph", "document"),
+    "tokenizer.algorithm": ("wordpiece", "byte_bpe", "unigram"),
+    "optimizer.schedule": ("linear", "cosine", "polynomial", "constant"),
+    "train.keep": ("last", "best"),
+    "train.precision": ("float32", "bfloat16", "float16"),
+    "train.logits": ("masked", "all"),
+    "train.resume": ("auto", "never"),
+    "export.text_signature": ("auto", "require", "off"),
+    "export.long_texts": ("cut", "refuse"),
+    "distribute.strategy": ("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+}
+_SMALLEST_VOCABULARIES = {
+    "wordpiece": (6, "5 special tokens"),
+    "byte_bpe": (261, "5 special tokens and 256 bytes"),
+    "unigram": (6, "5 special tokens"),
+}
+"""By algorithm: the size, and what it is for."""
+
+_POSITIVE = (
+    "data.max_rows",
+    "data.block_size",
+    "data.num_proc",
+    "tokenizer.train_vocab_size",
+    "optimizer.learning_rate",
+    "train.epochs",
+    "train.max_steps",
+    "train.max_seconds",
+    "train.per_replica_batch_size",
+    "train.gradient_accumulation_steps",
+    "train.checkpoint_every_steps",
+    "train.kept_checkpoints",
+    "train.evaluate_every_steps",
+    "train.early_stopping_patience",
+    "train.steps_per_execution",
+    "optimizer.polynomial_power",
+    "export.top_k",
+    "export.max_masks",
+    "hub.every_steps",
+    "hub.timeout_seconds",
+)
+_NOT_NEGATIVE = (
+    "run.seed",
+    "optimizer.weight_decay",
+    "optimizer.warmup_steps",
+    "optimizer.max_grad_norm",
+    "model.freeze_layers",
+    "hub.retry_seconds",
+)
+_FRACTIONS = (
+    "masking.rate",
+    "masking.mask_fraction",
+    "masking.random_fraction",
+    "masking.evaluation_rate",
+    "optimizer.layer_decay",
+)
+
+
+def check_config(config: Config) -> None:
+    """Checks what types cannot: choices, ranges, and keys that need each other.
+
+    Raises:
+        UserError: names the first wrong key, what it holds and what it may hold.
+    """
+    for key, choices in _CHOICES.items():
+        _check(key, config, choices.__contains__, f"one of {', '.join(choices)}")
+    for key in _POSITIVE:
+        _check(key, config, _is_positive_or_unset, "more than 0 and less than 2**63")
+    for key in _NOT_NEGATIVE:
+        _check(key, config, lambda value: 0 <= value < 2**63, "0 or more and less than 2**63")
+    for key in _FRACTIONS:
+        _check(key, config, lambda value: value is None or 0 <= value <= 1, "between 0 and 1")
+    _check(
+        "data.validation_fraction",
+        config,
+        lambda value: 0 < value < 1,
+        "between 0 and 1, both excluded",
+    )
+    masking = config.masking
+    if masking.mask_fraction + masking.random_fraction > 1:
+        raise UserError(
+            f"masking.mask_fraction {masking.mask_fraction} and masking.random_fraction "
+            f"{masking.random_fraction} add up to more than 1"
+        )
+    _check_source(config.data)
+    _check_evaluation(config.train, config.data)
+    if not config.model.name_or_path and not config.model.config.get("model_type"):
+        raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
+    if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
+        raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
+    _check_vocabulary(config.tokenizer)
+    _check_hub(config.hub, config.data)
+
+
+def _check_vocabulary(tokenizer: TokenizerConfig) -> None:
+    smallest, holds = _SMALLEST_VOCABULARIES[tokenizer.algorithm]
+    if tokenizer.train_vocab_size is not None and tokenizer.train_vocab_size < smallest:
+        raise UserError(
+            f"tokenizer.train_vocab_size is {tokenizer.train_vocab_size}; it must be at least {smallest} for "
+            f"{tokenizer.algorithm}, which begins with {holds}"
+        )
+
+
+def _check_hub(hub: HubConfig, data: DataConfig) -> None:
+    if hub.push and not hub.repo_id:
+        raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
+    if hub.repo_id and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub.repo_id, re.ASCII):
+        raise UserError(f"hub.repo_id is {hub.repo_id!r}; it must be a name such as me/my-model")
+    for key, branch in (("revision", hub.revision), ("checkpoints", hub.checkpoints)):
+        if branch is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", branch, re.ASCII):
+            raise UserError(f"hub.{key} is {branch!r}; it must be the name of a branch, such as training")
+    if hub.checkpoints and hub.checkpoints == (hub.revision or "main"):
+        raise UserError(
+            f"hub.checkpoints is {hub.checkpoints!r}, where the model goes too; name another branch"
+        )
+    if hub.license is not None and not re.fullmatch(r"[a-z0-9.-]+", hub.license):
+        raise UserError(f"hub.license is {hub.license!r}; it must be an identifier such as apache-2.0")
+    for language in hub.language:
+        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
+            raise UserError(f"hub.language holds {language!r}; it must hold codes such as en")
+    if hub.each_epoch and data.streaming:
+        raise UserError("hub.each_epoch is true and a stream's epochs are not known; use hub.every_steps")
+
+
+def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:
+    evaluates = train.evaluate_every_steps or train.evaluate_each_epoch
+    for key, value in (
+        ("keep", train.keep == "best"),
+        ("early_stopping_patience", train.early_stopping_patience),
+    ):
+        if value and not evaluates:
+            raise UserError(
+                f"train.{key} is {getattr(train, key)!r} and needs evaluations during training; set "
+                "train.evaluate_every_steps or train.evaluate_each_epoch"
+            )
+    if train.evaluate_each_epoch and data.streaming:
+        raise UserError(
+            "train.evaluate_each_epoch is true and a stream's epochs are not known; use "
+            "train.evaluate_every_steps"
+        )
+
+
+def _check_source(data: DataConfig) -> None:
+    if data.source in FILE_SOURCES and not data.train_files:
+        raise UserError(f"data.source {data.source!r} needs data.train_files; it is empty")
+    if data.validation_split and data.source in (*FILE_SOURCES, "installed-docs"):
+        raise UserError(
+            f"data.validation_split {data.validation_split!r} is for Hub datasets, and data.source is "
+            f"{data.source!r}; use data.validation_files or data.validation_fraction"
+        )
+
+
+def _check(key: str, config: Config, is_valid: Callable[[Any], bool], allowed: str) -> None:
+    section, name = key.split(".")
+    value = getattr(getattr(config, section), name)
+    if not is_valid(value):
+        raise UserError(f"{key} is {value!r}; it must be {allowed}")
+
+
+def _is_positive_or_unset(value: float | None) -> bool:
+    return value is None or 0 < value < 2**63

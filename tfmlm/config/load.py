@@ -1,0 +1,192 @@
+"""Reads a configuration from YAML and overrides, checks it, and writes it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    GrammarParseError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from yaml import YAMLError
+
+from tfmlm.config.checks import check_config
+from tfmlm.config.schema import Config
+from tfmlm.errors import UserError, first_line
+
+_VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML and OmegaConf raise for a value that is not what its tag or its look says, such as `0x_`."""
+
+_INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
+"""`${` after an even number of backslashes; an odd one escapes it."""
+
+_SECTIONS: dict[str, type] = {section.name: cast(type, section.default_factory) for section in fields(Config)}
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Reads a YAML file, applies overrides, and checks the whole.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value`, applied last and always winning; values are YAML.
+
+    Raises:
+        UserError: the file or a key or a value is wrong; the message names it.
+    """
+    parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
+    for part in parts:
+        _refuse_interpolation(part)
+    try:
+        settings = OmegaConf.merge(*parts)
+    except (OmegaConfBaseException, TypeError) as error:
+        raise UserError(f"overrides do not fit {str(path)!r}: {first_line(error)}") from error
+    config = _to_config(cast(DictConfig, settings))
+    check_config(config)
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return OmegaConf.to_yaml(_escape(asdict(config)))
+
+
+def _escape(value: Any) -> Any:
+    """Keeps `${` in texts what it is: unescaped it would be an interpolation, which is refused."""
+    if isinstance(value, dict):
+        return {key: _escape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _refuse_interpolation(settings: DictConfig) -> None:
+    """Refuses `${...}`, before anything resolves it: `${oc.env:HF_TOKEN}` would end up in files."""
+    for key, value in _list_texts(OmegaConf.to_container(settings, resolve=False)):
+        if _INTERPOLATION.search(value):
+            raise UserError(
+                f"config key {key}: {value!r} is an interpolation, which is never resolved; "
+                "write the value itself, or \\${ for these characters"
+            )
+
+
+def _list_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of mappings and lists, with its key, such as `data.train_files[0]`."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _list_texts(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _list_texts(item, f"{key}[{number}]")
+    elif isinstance(value, str):
+        yield key, value
+
+
+def differing_keys(first: Config, second: Config) -> list[str]:
+    """Keys (`section.key`) in which two configurations differ and that change what a run leaves behind.
+
+    Where the run folder lies and what is pushed may change from one part of a run to the next.
+    """
+    return [
+        f"{name}.{key.name}"
+        for name, section in _SECTIONS.items()
+        for key in fields(section)
+        if name != "hub" and f"{name}.{key.name}" != "run.output_dir"
+        if getattr(getattr(first, name), key.name) != getattr(getattr(second, name), key.name)
+    ]
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        settings = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"config file {str(path)!r} does not exist; the shipped ones are in configs/"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {str(path)!r} cannot be read: {error}") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"config file {str(path)!r}{place}: not valid YAML: {problem}") from error
+    except GrammarParseError as error:  # half an interpolation, such as `${`
+        raise UserError(
+            f"config key {error.full_key}: {first_line(error)}; interpolations are never resolved: "
+            "write the value itself, or \\${ for these characters"
+        ) from error
+    except (OmegaConfBaseException, *_VALUE_ERRORS) as error:
+        raise UserError(
+            f"config file {str(path)!r} has a value that cannot be read ({first_line(error)}); quote it"
+        ) from error
+    if not isinstance(settings, DictConfig):
+        raise UserError(
+            f"config file {str(path)!r} is a list; it must hold sections such as `run:` and `data:`"
+        )
+    return settings
+
+
+def _parse_overrides(overrides: list[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"override {override!r} is not of the form section.key=value")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except (OmegaConfBaseException, YAMLError, *_VALUE_ERRORS) as error:
+        raise UserError(f"override cannot be read: {first_line(error)} in {' '.join(overrides)}") from error
+
+
+def _to_config(settings: DictConfig) -> Config:
+    try:
+        _check_containers(settings)
+        # YAML 1.1 reads a plain `off` as false.
+        if OmegaConf.select(settings, "export.text_signature") is False:
+            OmegaConf.update(settings, "export.text_signature", "off")
+        return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings)))
+    except ConfigKeyError as error:
+        raise UserError(
+            f"config key {error.full_key}: {first_line(error)} `tfmlm config` lists all"
+        ) from error
+    except MissingMandatoryValue as error:
+        named = re.search("full_key: (.*)", str(error))
+        key = error.full_key or (named[1] if named else "")
+        raise UserError(f"config key {key}: {first_line(error)}; write the value itself") from error
+    except OmegaConfBaseException as error:
+        key = str(error.full_key)
+        raise UserError(
+            f"{key} is {OmegaConf.select(settings, key)!r}; it must be of type {_type_of(key)}"
+        ) from error
+
+
+def _check_containers(settings: DictConfig) -> None:
+    """Refuses lists and values where keys must be, keys where a list must be, and what no path may hold."""
+    for name, section in settings.items():
+        if name not in _SECTIONS or section is None:
+            continue
+        if not isinstance(section, DictConfig):
+            raise UserError(
+                f"config section {name} is {section!r}; it must hold keys such as {_example_key(name)}"
+            )
+        for item in fields(_SECTIONS[name]):
+            value = section.get(item.name)
+            if isinstance(value, DictConfig if str(item.type).startswith("list") else ListConfig):
+                raise UserError(f"{name}.{item.name} is {value!r}; it must be of type {item.type}")
+            if any("\0" in str(text) for text in (value if isinstance(value, ListConfig) else [value])):
+                raise UserError(f"{name}.{item.name} is {value!r}; it must be without the character NUL")
+
+
+def _example_key(section: str) -> str:
+    return f"{section}.{fields(_SECTIONS[section])[0].name}"
+
+
+def _type_of(key: str) -> str:
+    section, _, name = key.partition("[")[0].partition(".")
+    if section not in _SECTIONS:
+        return "mapping"
+    return next((str(item.type) for item in fields(_SECTIONS[section]) if item.name == name), "mapping")

@@ -1,1 +1,0 @@
-"""Tokenization as TensorFlow ops, equal to a Hugging Face fast tokenizer, for exports that take text."""

@@ -1,0 +1,225 @@
+"""TensorFlow Serving's REST interface, the page and the description, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tfmlm.preview.json_tensors import decode_json, encode_outputs, read_inputs, read_signature_name
+from tfmlm.preview.openapi import describe_rest
+from tfmlm.preview.options import ServeOptions
+from tfmlm.preview.signatures import Arrays, Signature
+from tfmlm.preview.status import Code, ServingError, invalid
+from tfmlm.preview.versions import LoadedVersion, ModelSpec, Versions
+from tfmlm.preview.web_page import make_page_routes
+
+logger = logging.getLogger("tfmlm.preview")
+
+_TARGET = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_POST_PATH = re.compile(_TARGET + ":(?P<method>classify|regress|predict)")
+_GET_PATH = re.compile(_TARGET + "(?P<metadata>/metadata)?")
+_MAX_INT64 = 2**63 - 1
+
+_LARGE_BODY_BYTES = 64 * 2**10
+_LARGE_ANSWER_VALUES = 2**14
+"""What is larger becomes JSON in a thread, so that other requests go on."""
+
+_BODY_SECONDS = 30.0
+"""How long a client may take to send its request."""
+
+_METHODS = {
+    "classify": ("classification", "tensorflow/serving/classify"),
+    "regress": ("regression", "tensorflow/serving/regress"),
+}
+
+
+def make_app(versions: Versions, options: ServeOptions) -> Starlette:
+    """The application.
+
+    Args:
+        versions: what is served.
+        options: settings of the server.
+    """
+    description = describe_rest(options)
+
+    async def describe(_request: Request) -> Response:
+        return JSONResponse(description)
+
+    routes: list[BaseRoute] = [
+        Route("/v1/{path:path}", _ModelApi(versions, options)),
+        Route("/openapi.json", describe),
+        *make_page_routes(versions, options.name),
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure},
+        middleware=[Middleware(_SecurityHeaders)],
+    )
+
+
+class _SecurityHeaders:
+    """The page may load only what this server serves, nothing old, and no answer is read as another type."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", b"default-src 'self'"),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"cache-control", b"no-cache"),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def _answer_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _answer_failure(_request: Request, error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    return JSONResponse({"error": "internal error; the server's log has more"}, 500)
+
+
+class _ModelApi:
+    """Everything below /v1."""
+
+    def __init__(self, versions: Versions, options: ServeOptions) -> None:
+        self._versions = versions
+        self._options = options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ServingError as error:
+            # A lone surrogate may be in the message, and is in no UTF-8.
+            message = error.message.encode("utf-8", "replace").decode()
+            response = JSONResponse({"error": message}, error.code.http_status)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.scope["path"]
+        posted, got = _POST_PATH.fullmatch(path), _GET_PATH.fullmatch(path)
+        allowed = "POST" if posted else "GET"
+        malformed = f"Malformed request: {request.method} {path}"
+        if (posted or got) and request.method != allowed:
+            return JSONResponse({"error": malformed}, 405, headers={"Allow": allowed})
+        if posted:
+            spec = _read_spec(posted)
+            body = await self._read_body(request)
+            return await self._run(spec, posted["method"], body)
+        if got:
+            return self._describe(_read_spec(got), bool(got["metadata"]))
+        raise invalid("Missing model name in request." if path.rstrip("/") == "/v1/models" else malformed)
+
+    async def _read_body(self, request: Request) -> bytes:
+        limit = self._options.max_body_bytes
+        too_large = HTTPException(413, f"the request is larger than {limit} bytes")
+        if int(request.headers.get("content-length", "0")) > limit:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+        except TimeoutError as error:
+            raise HTTPException(408, f"the request did not arrive within {_BODY_SECONDS:.0f} s") from error
+        return bytes(body)
+
+    async def _run(self, spec: ModelSpec, method: str, body: bytes) -> Response:
+        if len(body) > _LARGE_BODY_BYTES:
+            request = await asyncio.to_thread(decode_json, body)
+        else:
+            request = decode_json(body)
+        with self._versions.lease(spec) as version:
+            signature = _find_signature(version, read_signature_name(request))
+            if method != "predict":
+                kind, wanted = _METHODS[method]
+                raise invalid(
+                    f"Expected {kind} signature method_name to be {wanted}. Was: {signature.method_name}"
+                )
+            if len(body) > _LARGE_BODY_BYTES:
+                inputs, in_rows = await asyncio.to_thread(self._read_inputs, version, request, signature)
+            else:
+                inputs, in_rows = self._read_inputs(version, request, signature)
+            outputs = await asyncio.wrap_future(version.batcher.submit(signature, inputs))
+        if in_rows and not signature.is_batched:
+            _check_rows(outputs)
+        if sum(output.size for output in outputs.values()) > _LARGE_ANSWER_VALUES:
+            answer = await asyncio.to_thread(encode_outputs, outputs, in_rows)
+        else:
+            answer = encode_outputs(outputs, in_rows)
+        return Response(answer, media_type="application/json")
+
+    def _read_inputs(
+        self, version: LoadedVersion, request: dict[str, Any], signature: Signature
+    ) -> tuple[Arrays, bool]:
+        inputs, in_rows = read_inputs(request, signature)
+        version.servable.check(signature, inputs, self._options.max_texts, self._options.max_answer_values)
+        return inputs, in_rows
+
+    def _describe(self, spec: ModelSpec, is_metadata: bool) -> Response:
+        if is_metadata:
+            with self._versions.lease(spec) as version:
+                number, metadata = version.servable.number, version.servable.metadata_json
+            model_spec = {"name": spec.name, "signature_name": "", "version": str(number)}
+            return _json({"model_spec": model_spec, "metadata": {"signature_def": metadata}})
+        statuses = [
+            {
+                "version": str(status.number),
+                "state": status.state.name,
+                "status": {
+                    "error_code": "UNKNOWN" if status.error else "OK",
+                    "error_message": status.error,
+                },
+            }
+            for status in self._versions.list_statuses(spec)
+        ]
+        return _json({"model_version_status": statuses})
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, indent=1, ensure_ascii=False), media_type="application/json")
+
+
+def _read_spec(match: re.Match[str]) -> ModelSpec:
+    version = match["version"]
+    if version is not None and (len(version) > 19 or int(version) > _MAX_INT64):
+        raise invalid(f"Failed to convert version: {version[:40]} to numeric.")
+    return ModelSpec(match["name"], None if version is None else int(version), match["label"])
+
+
+def _find_signature(version: LoadedVersion, name: str) -> Signature:
+    signature = version.servable.signatures.get(name)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    return signature
+
+
+def _check_rows(outputs: Arrays) -> None:
+    sizes = {len(output) if output.ndim else -1 for output in outputs.values()}
+    if len(sizes) > 1 or -1 in sizes:
+        raise ServingError(Code.INVALID_ARGUMENT, "the outputs have no common batch size; use 'inputs'")

@@ -1,1 +1,0 @@
-"""Asking and being a server: a client of TensorFlow Serving, and a preview server with its interface."""
