@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import Size
 from tfmlm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from tfmlm.data.blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
-from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.library_logging import quieten_libraries

@@ -19,9 +19,8 @@ from benchmarks import recipe
 from benchmarks.material import Material, open_material
 from benchmarks.measure import Row, Size, alternate, show
 from tfmlm.config import MaskingConfig
-from tfmlm.data.blocks import Blocks
+from tfmlm.data.blocks import Blocks, PackedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
-from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_training_batches
 from tfmlm.library_logging import quieten_libraries
 

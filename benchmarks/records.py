@@ -8,10 +8,9 @@ from statistics import median
 from benchmarks.material import open_material
 from benchmarks.measure import Row, Size, show
 from benchmarks.pipeline import make_ours, make_recipe, measure_rates
+from tfmlm.data.blocks import PackedBlocks, ShardedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
-from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.packing import Columns
-from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.data.shards import write_shard
 from tfmlm.library_logging import quieten_libraries
 

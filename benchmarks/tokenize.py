@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.material import TEXT, open_material
 from benchmarks.measure import Row, Size, alternate, show
 from benchmarks.recipe import map_and_group
-from tfmlm.data.packed_blocks import write_blocks
+from tfmlm.data.blocks import write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.library_logging import quieten_libraries
 

@@ -17,8 +17,8 @@ from benchmarks.material import Material, open_material
 from benchmarks.matmul import count_step_flops, measure_matmul_rate
 from benchmarks.measure import Size, TimedSteps, Trained, peak_gib
 from tfmlm.config import RunConfig
+from tfmlm.data.blocks import PackedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
-from tfmlm.data.packed_blocks import PackedBlocks
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 from tfmlm.library_logging import quieten_libraries
 from tfmlm.training.evaluate import evaluate

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.material import open_material, pack
 from benchmarks.measure import Row, Size
 from benchmarks.pipeline import make_ours, measure_rates
-from tfmlm.data.packed_blocks import PackedBlocks
+from tfmlm.data.blocks import PackedBlocks
 from tfmlm.library_logging import quieten_libraries
 
 

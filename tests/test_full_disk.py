@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from safetensors import SafetensorError
 
-from tfmlm.cli.exit_codes import run_command
+from tfmlm.cli.main import run_command
 
 AGAIN = "run the same command again"
 GOES_ON = "the same command goes on from the last checkpoint"

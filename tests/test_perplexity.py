@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny_run import make_config
 from tfmlm.errors import UserError
-from tfmlm.perplexity import to_perplexity
+from tfmlm.results import to_perplexity
 from tfmlm.training.evaluate import Evaluation, evaluate
 from tfmlm.training.setup import set_up
 

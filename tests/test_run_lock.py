@@ -7,7 +7,7 @@ import pytest
 from filelock import BaseFileLock
 
 from tfmlm.errors import UserError
-from tfmlm.run_lock import holding_run_folder
+from tfmlm.run_folder import holding_run_folder
 
 
 def fail_in(folder: Path) -> None:

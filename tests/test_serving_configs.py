@@ -16,7 +16,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tests.checkout import CHECKOUT
 from tests.serving.messages import BatchingParameters, MonitoringConfig
-from tfmlm.export.batching_parameters import write_batching_parameters
+from tfmlm.export.warmup import write_batching_parameters
 
 SERVING = CHECKOUT / "configs" / "serving"
 MESSAGES = {

@@ -15,7 +15,7 @@ from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.server import serve
 from tfmlm.run import run
 from tfmlm.signals import handling_signals, noting_signals
-from tfmlm.training import fit as fit_module
+from tfmlm.training import train as fit_module
 from tfmlm.training.callbacks import make_callbacks
 
 BOTH = (signal.SIGTERM, signal.SIGINT)

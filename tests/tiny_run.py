@@ -26,7 +26,7 @@ from tfmlm.config import (
     TrainConfig,
 )
 from tfmlm.config.load import dump_config
-from tfmlm.training import fit as fit_module
+from tfmlm.training import train as fit_module
 from tfmlm.training.callbacks import make_callbacks
 
 

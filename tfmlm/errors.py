@@ -1,7 +1,8 @@
-"""The exceptions that end a command with a single line instead of a traceback."""
+"""The exceptions that end a command with a single line instead of a traceback, and that line."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -46,3 +47,33 @@ def in_one_line(error: Exception) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
     )
+
+
+# === A disk that is full ===
+
+
+FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""The system's errors of a disk that is full or read-only."""
+
+
+def describe_full_disk(error: Exception, then: str) -> str | None:
+    """What the person should know.
+
+    Args:
+        error: whatever ended a command. TensorFlow, pyarrow and the libraries in Rust put the system's words
+            into errors of their own, which have no number.
+        then: what to do when there is room, such as `run the same command again`.
+
+    Returns:
+        One line; None if the error is of another kind.
+    """
+    own = error.errno if isinstance(error, OSError) else None
+    number = next(
+        (each for each in FULL_DISK_NUMBERS if each == own or os.strerror(each) in str(error)), None
+    )
+    if number is None:
+        return None
+    name = getattr(error, "filename", None)
+    what = f"{os.fsdecode(name)!r}" if isinstance(name, str | bytes) else "a file"
+    advice = "give folders that can be written" if number == errno.EROFS else "make room"
+    return f"{what} cannot be written: {os.strerror(number)}; {advice}, and {then}"

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tfmlm.candidate import Candidate
 from tfmlm.config.keys import list_keys
+from tfmlm.results import Candidate
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.data.shards import Manifest
@@ -38,7 +38,7 @@ def describe_run(finished: FinishedRun) -> str:
 
 def describe_shards(folder: str, manifest: Manifest) -> str:
     """The summary that ends `tfmlm prepare`."""
-    from tfmlm.data.rows import describe_bad_row
+    from tfmlm.data.files import describe_bad_row
 
     lines = [
         f"{split:<12} {sum(shard.num_blocks for shard in shards):,} blocks of {manifest.block_size} tokens, "

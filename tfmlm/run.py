@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tfmlm.candidate import Samples
 from tfmlm.config import Config
+from tfmlm.data.files import describe_bad_row
 from tfmlm.data.prepare import explained_errors
-from tfmlm.data.rows import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import Export, export_saved_model
@@ -20,14 +19,13 @@ from tfmlm.hub.card import Circumstances, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
-from tfmlm.run_folder import Result, RunFolder, load_trained, open_run_folder
-from tfmlm.run_lock import holding_run_folder
+from tfmlm.results import Samples
+from tfmlm.run_folder import Result, RunFolder, holding_run_folder, load_trained, open_run_folder
 from tfmlm.samples import fill_samples, filling_first, read_first_samples
-from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import Evaluation, evaluate
-from tfmlm.training.fit import MakeCallbacks
 from tfmlm.training.setup import set_up
-from tfmlm.training.train import train
+from tfmlm.training.strategy import read_cluster
+from tfmlm.training.train import MakeCallbacks, train
 
 _TEXTS_TO_COMPARE = 2_000
 """Texts on which an export's tokenization is compared with the tokenizer: seconds."""

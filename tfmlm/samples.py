@@ -8,14 +8,14 @@ import json
 import tensorflow as tf
 
 from tfmlm.atomic_files import write_atomically
-from tfmlm.candidate import Samples
 from tfmlm.config import Config
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
+from tfmlm.results import Samples
 from tfmlm.run_folder import RunFolder
-from tfmlm.training.fit import MakeCallbacks
 from tfmlm.training.model import max_block_size
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
+from tfmlm.training.train import MakeCallbacks
 
 _TOP_K = 5
 

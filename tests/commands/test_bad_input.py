@@ -14,8 +14,7 @@ from tests.commands.bad_input import TABLE, write_page
 from tests.commands.bad_input.case import CONFIG, Case
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES
-from tfmlm.cli.exit_codes import run_command
-from tfmlm.cli.main import main, make_parser
+from tfmlm.cli.main import main, make_parser, run_command
 from tfmlm.errors import UserError, in_one_line
 
 CASES = [(f"{area}: {case.mistake}", case) for area, cases in TABLE.items() for case in cases]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
+from tfmlm.data.blocks import PackedBlocks, open_blocks, write_blocks
 from tfmlm.data.packing import BlockFormat, pack_texts
 
 

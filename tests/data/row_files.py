@@ -6,7 +6,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
-from tfmlm.data.rows import BadRow, read_rows
+from tfmlm.data.files import BadRow, read_rows
 
 TEXTS = [f"text number {number}" for number in range(20)]
 

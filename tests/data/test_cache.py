@@ -16,8 +16,8 @@ from tests.tiny import SENTENCES
 from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config, DataConfig, RunConfig, TokenizerConfig
 from tfmlm.data import prepare
+from tfmlm.data.blocks import write_blocks
 from tfmlm.data.cache import cache_dir, make_once
-from tfmlm.data.packed_blocks import write_blocks
 from tfmlm.data.packing import Columns
 from tfmlm.data.prepare import prepare_data
 from tfmlm.data.sources import open_training_texts

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfmlm.config import DataConfig
-from tfmlm.data.columns import check_columns, select_texts, split_column_names
+from tfmlm.data.files import check_columns, select_texts, split_column_names
 from tfmlm.errors import UserError
 
 ROWS = [

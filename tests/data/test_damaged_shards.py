@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.data.sharded import of_shards, read, write_source
 from tfmlm.config import Config
+from tfmlm.data.blocks import ShardedBlocks
 from tfmlm.data.prepare import explained_errors, prepare_data
 from tfmlm.data.shard_writing import prepare_shards
-from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.data.shards import is_shard_folder, read_manifest
 from tfmlm.errors import UserError
 from tfmlm.report import describe_shards

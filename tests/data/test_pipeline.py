@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.packed import pack
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig
-from tfmlm.data import packed_blocks
+from tfmlm.data import blocks as packed_blocks
+from tfmlm.data.blocks import PackedBlocks, order_examples
 from tfmlm.data.masking import EVALUATION_EPOCH, IGNORE_LABEL, MaskableVocabulary, MaskingCollator
-from tfmlm.data.packed_blocks import PackedBlocks, order_examples
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 
 NUM_BLOCKS = 11

@@ -6,7 +6,7 @@ import pytest
 
 from tests.data.row_files import assert_one_bad_row, number_bad_rows, read, texts_of, write
 from tfmlm.config import DataConfig
-from tfmlm.data.rows import BadRow, describe_bad_row, find_bad_row
+from tfmlm.data.files import BadRow, describe_bad_row, find_bad_row
 
 # === Text ===
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.data.row_files import drop_blank, write, write_parquet
 from tests.data.unclosed_csv import reads_csv
 from tfmlm.config import DataConfig
-from tfmlm.data.rows import read_rows
+from tfmlm.data.files import read_rows
 from tfmlm.data.sources import open_training_texts
 
 pytestmark = pytest.mark.usefixtures("own_caches")

@@ -21,7 +21,7 @@ from tests.data.row_files import (
     write_parquet,
 )
 from tfmlm.config import DataConfig
-from tfmlm.data.rows import find_bad_row
+from tfmlm.data.files import find_bad_row
 
 
 @pytest.fixture(scope="module")

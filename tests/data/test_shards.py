@@ -18,13 +18,13 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.sharded import BLOCK_SIZE, join, of_shards, read, write_source
 from tfmlm.config import Config, MaskingConfig
 from tfmlm.data import blocks as blocks_module
-from tfmlm.data import sharded_blocks
+from tfmlm.data import blocks as sharded_blocks
+from tfmlm.data.blocks import ShardedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packing import Columns
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 from tfmlm.data.prepare import prepare_data
 from tfmlm.data.shard_writing import prepare_shards
-from tfmlm.data.sharded_blocks import ShardedBlocks
 from tfmlm.data.shards import hash_file, write_shard
 from tfmlm.errors import UserError
 

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import TINY_CONFIGS
 from tfmlm.config import Config, DataConfig, ModelConfig
-from tfmlm.export.fill_mask import FillMask
-from tfmlm.export.length_groups import MOST_PADDING, compute_by_length
+from tfmlm.export.fill_mask import MOST_PADDING, FillMask, compute_by_length
 from tfmlm.training.model import make_model
 from tfmlm.training.strategy import precision_policy
 

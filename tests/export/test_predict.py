@@ -11,12 +11,12 @@ from tests.finished import Finished
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tests.untraced import Signatures
-from tfmlm.candidate import Candidate
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.inference.fill import load_predictor, load_target_predictor
 from tfmlm.inference.targets import find_targets
+from tfmlm.results import Candidate
 from tfmlm.training.model import load_model_folder
 
 

@@ -3,7 +3,7 @@
 import pytest
 import requests
 
-from tfmlm.hub.failures import describe_failure
+from tfmlm.hub.upload import describe_failure
 
 
 def refuse(retry_after: str) -> requests.HTTPError:

@@ -3,7 +3,7 @@
 import pytest
 
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.masked_text import find_masks, put_word
+from tfmlm.client.answers import find_masks, put_word
 from tfmlm.errors import UserError
 
 

@@ -7,7 +7,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from tfmlm.client import messages
-from tfmlm.client.tensors import make_tensor, read_tensor
+from tfmlm.client.messages import make_tensor, read_tensor
 from tfmlm.errors import UserError
 
 PAIRS = [

@@ -7,7 +7,7 @@ from transformers.activations_tf import ACT2FN
 
 from tests.tiny import TINY_CONFIGS
 from tests.tiny_model import make_tiny
-from tfmlm.training.activation import compute_gelu_in_float32
+from tfmlm.training.layers import compute_gelu_in_float32
 
 
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)

@@ -14,7 +14,7 @@ from tfmlm.config import Config, TrainConfig
 from tfmlm.config.checks import check_config
 from tfmlm.errors import UserError
 from tfmlm.run import evaluate_folder, run
-from tfmlm.training.choosing import make_due_check
+from tfmlm.training.callbacks import make_due_check
 
 
 def due_steps(train: TrainConfig, num_blocks: int | None, stride: int = 1) -> list[int]:

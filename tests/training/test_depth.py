@@ -12,7 +12,7 @@ from tests.tiny_run import make_config, read_weights
 from tfmlm.config import ModelConfig
 from tfmlm.errors import UserError
 from tfmlm.run import run
-from tfmlm.training.depth import choose_trained, measure_depths, scale_by_depth
+from tfmlm.training.optimizer import choose_trained, measure_depths, scale_by_depth
 
 
 def make_variables(model_type: str) -> list:

@@ -12,7 +12,7 @@ from tfmlm.config import Config
 from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
-from tfmlm.training import fit as fit_module
+from tfmlm.training import train as fit_module
 from tfmlm.training.callbacks import make_callbacks
 from tfmlm.training.masked_lm import MaskedLanguageModel
 

@@ -7,7 +7,7 @@ from scipy import stats
 from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
 
 from tests.tiny import ALL_TINY_CONFIGS
-from tfmlm.training.dropout import StatelessNoise, make_dropout_stateless
+from tfmlm.training.layers import StatelessNoise, make_dropout_stateless
 
 
 def drop(rate: float, seed: tuple[int, int] = (1, 2), size: int = 1_000_001, calls: int = 1) -> np.ndarray:

@@ -24,8 +24,7 @@ from tfmlm.training.model import (
     max_block_size,
     set_output_bias,
 )
-from tfmlm.training.model_folder import save_model_folder
-from tfmlm.training.weights import name_output_bias
+from tfmlm.training.model_folder import name_output_bias, save_model_folder
 
 
 def configure(name_or_path: object = None, block_size: int = 32, **fields: object) -> Config:
@@ -99,7 +98,7 @@ def test_a_pytorch_encoder_alone_arrives_whole_and_gets_a_new_head(
 def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedTokenizerFast) -> None:
     from datasets import Dataset
 
-    from tfmlm.data.packed_blocks import PackedBlocks
+    from tfmlm.data.blocks import PackedBlocks
 
     model = make_tiny("bert", **TINY_CONFIGS["bert"])
     columns = {"input_ids": [[7, 7, 7, 8]] * 10, "example_id": list(range(10))}

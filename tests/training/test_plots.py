@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from tfmlm.training.plots import plot_metrics
+from tfmlm.training.run_log import plot_metrics
 
 HEADER = "step,loss,learning_rate,tokens_per_second,eval_loss,eval_perplexity\n"
 

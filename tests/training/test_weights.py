@@ -16,8 +16,7 @@ from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, TINY_CONFIGS
 from tests.tiny_model import make_tiny
 from tests.training.test_model import configure
 from tfmlm.training.model import load_model_folder, make_model
-from tfmlm.training.model_folder import save_model_folder
-from tfmlm.training.weights import write_weights
+from tfmlm.training.model_folder import save_model_folder, write_weights
 
 NAMES: dict[str, dict[str, list[int]]] = json.loads(
     Path(__file__).with_name("pytorch_names.json").read_text(encoding="utf-8")

@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tfmlm.candidate import Candidate
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.answers import Answer, make_candidates, read_answers
-from tfmlm.client.masked_text import find_masks, put_word
+from tfmlm.client.answers import Answer, find_masks, make_candidates, put_word, read_answers
 from tfmlm.client.options import TOKEN_VARIABLE, ClientOptions
 from tfmlm.errors import UserError
+from tfmlm.results import Candidate
 
 
 @dataclass(frozen=True)

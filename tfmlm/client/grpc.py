@@ -11,9 +11,8 @@ import grpc
 
 from tfmlm.client import failures
 from tfmlm.client.address import Address
-from tfmlm.client.messages import PredictRequest, PredictResponse
+from tfmlm.client.messages import PredictRequest, PredictResponse, make_tensor, read_tensor
 from tfmlm.client.options import ClientOptions
-from tfmlm.client.tensors import make_tensor, read_tensor
 
 _SERVICE = "tensorflow.serving.PredictionService"
 _ADVICE = {

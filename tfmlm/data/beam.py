@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from tfmlm.data.files import BadRow
 from tfmlm.data.packing import StreamTokenizer, TokenStream, make_blocks, slice_stream
-from tfmlm.data.rows import BadRow
 from tfmlm.data.shard_writing import ShardJob
 from tfmlm.data.shards import SPLITS, Shard, write_shard
 from tfmlm.errors import UserError

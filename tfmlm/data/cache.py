@@ -12,8 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from tfmlm import full_disk
-from tfmlm.errors import UserError, reason_of
+from tfmlm.errors import FULL_DISK_NUMBERS, UserError, reason_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def make_once(name: str, write: Callable[[Path], object]) -> Path:
         _write_whole(folder, write)
     except OSError as error:
         # An error of what `write` reads is not the cache's.
-        if error.errno not in full_disk.NUMBERS and not _names_a_file_in(folder.parent, error):
+        if error.errno not in FULL_DISK_NUMBERS and not _names_a_file_in(folder.parent, error):
             raise
         raise UserError(
             f"cache {str(folder.parent)!r} cannot be written: {reason_of(error)}; make room, or set "

@@ -14,12 +14,19 @@ import xxhash
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from tfmlm.config import Config
-from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
+from tfmlm.data.blocks import (
+    BLOCKS_A_CHUNK,
+    READING_ERRORS,
+    Blocks,
+    PackedBlocks,
+    ShardedBlocks,
+    StreamedBlocks,
+    open_blocks,
+    write_blocks,
+)
 from tfmlm.data.cache import make_once
-from tfmlm.data.packed_blocks import PackedBlocks, open_blocks, write_blocks
+from tfmlm.data.files import BadRow
 from tfmlm.data.packing import BlockFormat, pack_texts
-from tfmlm.data.rows import BadRow
-from tfmlm.data.sharded_blocks import READING_ERRORS, ShardedBlocks
 from tfmlm.data.shards import (
     SPLITS,
     Manifest,
@@ -29,7 +36,6 @@ from tfmlm.data.shards import (
     read_manifest,
 )
 from tfmlm.data.splitting import Texts, load_texts
-from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer, save_tokenizer_folder

@@ -15,9 +15,9 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
+from tfmlm.data.files import BadRow
 from tfmlm.data.packing import NO_TOKENS, BlockFormat, Columns, pack_texts
 from tfmlm.data.prepare import make_block_format, make_tokenizer
-from tfmlm.data.rows import BadRow
 from tfmlm.data.shards import (
     MANIFEST_NAME,
     SPLITS,

@@ -23,8 +23,8 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import FILE_SOURCES
+from tfmlm.data.files import BadRow
 from tfmlm.data.packing import Columns
-from tfmlm.data.rows import BadRow
 from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError, first_line
 

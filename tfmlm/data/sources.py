@@ -18,9 +18,8 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from datasets.table import CastError
 
 from tfmlm.config import FILE_SOURCES, DataConfig
-from tfmlm.data.columns import check_columns, select_texts, split_column_names
+from tfmlm.data.files import BadRow, check_columns, find_bad_row, read_rows, select_texts, split_column_names
 from tfmlm.data.installed_docs import load_installed_docs
-from tfmlm.data.rows import BadRow, find_bad_row, read_rows
 from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
 from tfmlm.model_names import advise_offline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tfmlm.data.rows import BadRow
+from tfmlm.data.files import BadRow
 
 TEXTS_A_BATCH = 1000
 """As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""

@@ -14,11 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from tfmlm.config import ExportConfig
 from tfmlm.data.tokenizers import save_tokenizer_folder
 from tfmlm.errors import UserError, reason_of
-from tfmlm.export.batching_parameters import write_batching_parameters
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
-from tfmlm.export.warmup import make_samples, write_warmup_requests
+from tfmlm.export.warmup import make_samples, write_batching_parameters, write_warmup_requests
 from tfmlm.export_layout import add_version, begin_version
 from tfmlm.graph_tokenizer.parity import find_mismatch
 from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError

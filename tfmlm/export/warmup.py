@@ -1,7 +1,7 @@
-"""Sample requests that TensorFlow Serving answers while it loads an export.
+"""What TensorFlow Serving reads when it loads an export: sample requests, and how to join requests.
 
-Without them the first client of each signature waits until the graph is optimized and memory allocated.
-https://www.tensorflow.org/tfx/serving/saved_model_warmup
+Without the requests the first client of each signature waits until the graph is optimized and memory is
+allocated. https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from transformers import PreTrainedTokenizerFast
+
+# === Warm-up requests ===
+
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Where TensorFlow Serving looks for the requests in a version."""
@@ -111,3 +114,30 @@ def _read_signatures(folder: Path) -> dict[str, SignatureDef]:
         for name, signature in meta_graph.signature_def.items()
         if name != "__saved_model_init_op"
     }
+
+
+# === Batching parameters ===
+
+
+BATCHING_FILE = "batching_params.pbtxt"
+"""Where TensorFlow Serving looks in a version, if it runs with --enable_per_model_batching_parameters."""
+
+_PARAMETERS = """\
+# BatchingParameters of TensorFlow Serving. The number of threads is the server's: --batching_parameters_file.
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 64 }
+allowed_batch_sizes: [1, 2, 4, 8, 16, 32]
+# Rows of unequal length are padded with their request's first value, which the signatures leave out again.
+pad_variable_length_inputs: true
+"""
+
+
+def write_batching_parameters(folder: Path) -> Path:
+    """Writes the file into a version. A server that reads it batches no model that has none.
+
+    Texts of any length are batched together, and so are rows of ids: see `leave_out_server_padding`.
+    """
+    path = folder / BATCHING_FILE
+    path.write_text(_PARAMETERS, encoding="utf-8")
+    return path

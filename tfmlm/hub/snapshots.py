@@ -20,12 +20,12 @@ from tfmlm.hub.push import WEIGHT_FILES, interruptible
 from tfmlm.hub.redaction import publish_config
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
-from tfmlm.training.checkpoint_names import list_checkpoints
-from tfmlm.training.choosing import make_due_check
-from tfmlm.training.fit import MakeCallbacks, make_no_callbacks
+from tfmlm.training.callbacks import make_due_check
+from tfmlm.training.checkpoint import list_checkpoints
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
+from tfmlm.training.train import MakeCallbacks, make_no_callbacks
 
 _LOGGER = logging.getLogger(__name__)
 _GRACE_SECONDS = 20.0

@@ -13,7 +13,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.candidate import Candidate
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.fill_mask import FillMask
@@ -21,6 +20,7 @@ from tfmlm.export.saved_model import TOKENIZER_DIR
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
 from tfmlm.inference.texts import GivenText, check_length, take_batches
+from tfmlm.results import Candidate
 
 _TEXTS_A_BATCH = 32
 

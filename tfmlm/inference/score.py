@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 from tfmlm.errors import UserError
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.texts import GivenText, check_length, take_batches
-from tfmlm.perplexity import to_perplexity
+from tfmlm.results import to_perplexity
 from tfmlm.training.heads import compute_logits_at
 
 _TEXTS_A_CHUNK = 256

@@ -6,23 +6,25 @@ import asyncio
 import json
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfmlm.preview.json_tensors import decode_json, encode_outputs, read_inputs, read_signature_name
 from tfmlm.preview.openapi import describe_rest
 from tfmlm.preview.options import ServeOptions
+from tfmlm.preview.servable import Servable
 from tfmlm.preview.signatures import Arrays, Signature
 from tfmlm.preview.status import Code, ServingError, invalid
 from tfmlm.preview.versions import LoadedVersion, ModelSpec, Versions
-from tfmlm.preview.web_page import make_page_routes
 
 logger = logging.getLogger("tfmlm.preview")
 
@@ -223,3 +225,43 @@ def _check_rows(outputs: Arrays) -> None:
     sizes = {len(output) if output.ndim else -1 for output in outputs.values()}
     if len(sizes) > 1 or -1 in sizes:
         raise ServingError(Code.INVALID_ARGUMENT, "the outputs have no common batch size; use 'inputs'")
+
+
+# === Page ===
+
+
+_PAGE_DIR = Path(__file__).parent / "page"
+
+
+def make_page_routes(versions: Versions, name: str) -> list[BaseRoute]:
+    """Routes of the page: `/`, what it loads below `/page`, and `/page/model.json`.
+
+    Args:
+        versions: what is served.
+        name: name of the model.
+    """
+
+    async def show_page(_request: Request) -> Response:
+        return FileResponse(_PAGE_DIR / "index.html")
+
+    async def describe_model(_request: Request) -> Response:
+        described = [_describe_version(servable) for servable in versions.list_servables()]
+        return JSONResponse({"name": name, "versions": described})
+
+    return [
+        Route("/", show_page),
+        Route("/page/model.json", describe_model),
+        Mount("/page", StaticFiles(directory=_PAGE_DIR)),
+    ]
+
+
+def _describe_version(servable: Servable) -> dict[str, Any]:
+    """What a version takes; the number is a string, since JavaScript's numbers end at 2^53."""
+    mask_token = servable.description.get("mask_token")
+    return {
+        "version": str(servable.number),
+        "mask_token": mask_token,
+        "max_length": servable.max_length,
+        "top_k": servable.description.get("top_k"),
+        "text_signature": "text" in servable.signatures and mask_token is not None,
+    }

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tfmlm.candidate import Samples
 from tfmlm.config.keys import list_keys
 from tfmlm.errors import UserError
-from tfmlm.perplexity import to_perplexity
+from tfmlm.results import Samples, to_perplexity
 from tfmlm.run_folder import Result, RunFolder
 
 

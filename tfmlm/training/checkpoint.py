@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.errors import UserError, first_line, reason_of
-from tfmlm.training.checkpoint_names import list_checkpoints
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -142,3 +142,19 @@ class TrainingCheckpoint:
         if self.is_writer:
             for path in paths:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+# === Names ===
+
+
+def list_checkpoints(folder: Path, kind: str) -> list[Path]:
+    """The checkpoints `KIND-STEP` in a folder, by their step.
+
+    Args:
+        folder: it need not be there.
+        kind: `step` or `best`.
+    """
+    pattern = re.compile(rf"{kind}-(\d{{8,}})")
+    found = ((pattern.fullmatch(path.name), path) for path in folder.glob(f"{kind}-*"))
+    # As numbers: eight digits are not enough for every step, and text puts 100000000 before 99999999.
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]

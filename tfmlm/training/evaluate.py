@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfmlm.errors import UserError
-from tfmlm.perplexity import to_perplexity
+from tfmlm.results import to_perplexity
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
 

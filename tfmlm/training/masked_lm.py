@@ -8,10 +8,8 @@ from transformers import TFPreTrainedModel
 from tfmlm.config import Config
 from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.data.pipeline import Batch
-from tfmlm.training.activation import compute_gelu_in_float32
-from tfmlm.training.depth import choose_trained
-from tfmlm.training.dropout import make_dropout_stateless
 from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
+from tfmlm.training.layers import compute_gelu_in_float32, make_dropout_stateless
 from tfmlm.training.loss import (
     MaskedPositions,
     count_slots,
@@ -19,6 +17,7 @@ from tfmlm.training.loss import (
     sum_cross_entropy,
     sum_in_top,
 )
+from tfmlm.training.optimizer import choose_trained
 
 
 class MaskedLanguageModel(tf.keras.Model):

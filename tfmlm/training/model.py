@@ -29,7 +29,7 @@ from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import check_answers, check_architecture, check_use
-from tfmlm.training.weights import find_missing, list_names, tie_output_bias
+from tfmlm.training.model_folder import find_missing, list_names, tie_output_bias
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from tfmlm.errors import UserError
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import check_has_head, check_model, make_model, set_output_bias
+from tfmlm.training.model_folder import name_output_bias
 from tfmlm.training.optimizer import make_optimizer
 from tfmlm.training.strategy import choose_precision, describe_devices, make_strategy, precision_policy
-from tfmlm.training.weights import name_output_bias
 
 _LOGGER = logging.getLogger(__name__)
 

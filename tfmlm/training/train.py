@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import logging
+import signal
+from collections.abc import Callable
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+import tensorflow as tf
 
 from tfmlm.config import Config
 from tfmlm.config.load import dump_config
+from tfmlm.data.blocks import Blocks, ShardedBlocks
+from tfmlm.data.files import BadRow
+from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.prepare import explained_errors
-from tfmlm.data.rows import BadRow
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
+from tfmlm.signals import noting_signals
+from tfmlm.training.callbacks import EvaluateAndChoose, make_callbacks, make_due_check
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation, evaluate
-from tfmlm.training.fit import MakeCallbacks, fit, make_no_callbacks
 from tfmlm.training.model_folder import save_model_folder
-from tfmlm.training.plots import plot_metrics
-from tfmlm.training.run_log import RunLog, read_initial_evaluation
-from tfmlm.training.setup import set_up
-from tfmlm.training.strategy import describe_devices, explained_worker_loss
+from tfmlm.training.progress import make_progress
+from tfmlm.training.run_log import RunLog, plot_metrics, read_initial_evaluation
+from tfmlm.training.setup import Setup, set_up
+from tfmlm.training.strategy import describe_devices, explained_worker_loss, read_cluster
 
 _LOGGER = logging.getLogger(__name__)
+
+
+MakeCallbacks = Callable[[Setup, RunLog], list[tf.keras.callbacks.Callback]]
+"""What a stage after this one wants to do at each step, when the step's checkpoint has been saved."""
+
+
+def make_no_callbacks(setup: Setup, log: RunLog) -> list[tf.keras.callbacks.Callback]:
+    """For a run that is only trained."""
+    del setup, log
+    return []
 
 
 class TrainedModel(NamedTuple):
@@ -106,3 +123,65 @@ def _describe_overflow(log: RunLog) -> list[str]:
     if not log.overflow:
         return []
     return [f"{log.overflow} masked tokens found no slot in their batch and were left out of the loss"]
+
+
+# === Keras' fit ===
+
+
+def fit(
+    config: Config,
+    setup: Setup,
+    checkpoint: TrainingCheckpoint,
+    log: RunLog,
+    make_more_callbacks: MakeCallbacks = make_no_callbacks,
+) -> None:
+    """Trains from the log's step to the last one.
+
+    Raises:
+        PreemptedError: SIGTERM came; the first worker has saved the step.
+    """
+    evaluating = EvaluateAndChoose(
+        lambda: evaluate(setup.model, setup.validation),
+        make_due_check(
+            config.train.evaluate_every_steps,
+            config.train.evaluate_each_epoch,
+            setup.data.train.num_blocks,
+            setup.blocks_per_step,
+        ),
+        checkpoint,
+        log,
+        config.train.early_stopping_patience,
+    )
+    with (
+        noting_signals(signal.SIGTERM) as told_to_end,
+        closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress,
+    ):
+        callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating, told_to_end)
+        callbacks += make_more_callbacks(setup, log)
+        setup.model.fit(
+            make_batches(config, setup, log.step),
+            steps_per_epoch=setup.total_steps - log.step,
+            callbacks=[*callbacks, progress],
+            verbose=0,
+        )
+
+
+def make_batches(
+    config: Config, setup: Setup, first_step: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """The batches that are left; several workers read shards of their own."""
+    strategy = setup.model.distribute_strategy
+
+    def make(blocks: Blocks, batch_size: int) -> tf.data.Dataset:
+        return make_training_batches(
+            blocks, setup.collator, config.run.seed, first_step, setup.total_steps, batch_size
+        )
+
+    def make_of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        num_workers = context.num_input_pipelines
+        blocks = cast(ShardedBlocks, setup.data.train).of_worker(context.input_pipeline_id, num_workers)
+        return make(blocks, setup.blocks_per_step // num_workers)
+
+    if isinstance(setup.data.train, ShardedBlocks) and read_cluster().num_workers > 1:
+        return strategy.distribute_datasets_from_function(make_of_worker)
+    return make(setup.data.train, setup.blocks_per_step)

@@ -19,10 +19,10 @@ from tests.data.streaming.streamed import (
 )
 from tests.tiny import SENTENCES
 from tfmlm.config import Config, MaskingConfig, TokenizerConfig
+from tfmlm.data.blocks import StreamedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 from tfmlm.data.prepare import prepare_data
-from tfmlm.data.streamed_blocks import StreamedBlocks
 
 # === The same blocks as on disk ===
 

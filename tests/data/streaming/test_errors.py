@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.streaming.streamed import BLOCK_SIZE, change, read
 from tests.tiny import TINY_CONFIGS
 from tfmlm.config import Config, ModelConfig, TokenizerConfig
+from tfmlm.data.blocks import StreamedBlocks
 from tfmlm.data.packing import BlockFormat
 from tfmlm.data.prepare import PreparedData, explained_errors, prepare_data
-from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
 from tfmlm.training.setup import set_up

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.streaming.streamed import BLOCK_SIZE, WINDOW, change, read
 from tests.tiny import SENTENCES
 from tfmlm.config import Config
+from tfmlm.data.blocks import StreamedBlocks
 from tfmlm.data.packing import BlockFormat
 from tfmlm.data.prepare import prepare_data
-from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 
 

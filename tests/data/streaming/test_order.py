@@ -16,11 +16,11 @@ from tests.data.streaming.streamed import (
 )
 from tests.tiny import SENTENCES
 from tfmlm.config import Config
+from tfmlm.data.blocks import StreamedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packing import BlockFormat
 from tfmlm.data.pipeline import make_training_batches
 from tfmlm.data.prepare import prepare_data
-from tfmlm.data.streamed_blocks import StreamedBlocks
 from tfmlm.data.text_stream import TextStream
 
 

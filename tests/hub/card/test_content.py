@@ -12,7 +12,7 @@ from tests.hub.card.cards import TEXT, read_card, read_result, rewrite
 from tests.hub.interface import TOKEN
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.errors import UserError
-from tfmlm.hub.card_usage import choose_text
+from tfmlm.hub.card import choose_text
 from tfmlm.run import run
 
 # === What it says ===

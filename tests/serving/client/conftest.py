@@ -10,10 +10,10 @@ import pytest
 from tests.finished import Finished
 from tests.serving.client.asking import QUICK, TEXTS
 from tests.serving.peer import Peer, ServedModel, serve_grpc, serve_rest
-from tfmlm.candidate import Candidate
 from tfmlm.client.client import FillMaskClient
 from tfmlm.client.options import ClientOptions
 from tfmlm.inference.fill import load_predictor
+from tfmlm.results import Candidate
 
 
 @pytest.fixture(scope="package")

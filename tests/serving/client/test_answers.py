@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.serving.client.asking import TEXTS, Connect
 from tests.serving.peer import Peer
-from tfmlm.candidate import Candidate
 from tfmlm.errors import UserError
+from tfmlm.results import Candidate
 
 
 def test_answers_equal_predict_to_1e_5(

@@ -1,7 +1,8 @@
-"""A word for a mask, as every command and client of the package gives it."""
+"""What a run, a command or a client gives: figures, and words for masks."""
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict
 
 
@@ -23,3 +24,12 @@ class Candidate(TypedDict):
 
 Samples = dict[str, list[list[Candidate]]]
 """For each text, one list of candidates a mask, best first."""
+
+
+LARGEST_LOSS = 700.0
+"""In nats; the exponential of a larger one soon is no float, and infinity is no JSON."""
+
+
+def to_perplexity(loss: float) -> float:
+    """Exponential of a loss in nats; about 1e304 for all those whose exponential is no finite number."""
+    return math.exp(min(loss, LARGEST_LOSS))

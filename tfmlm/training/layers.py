@@ -1,11 +1,12 @@
-"""Dropout whose noise is a function of (seed, step, replica, call), so there is no state to save.
-
-The stock layers draw from a stateful op that no checkpoint holds: a resumed run would see other noise.
-"""
+"""Two layers of the Hugging Face models that compute in another way here: dropout and, on a CPU, gelu."""
 
 from __future__ import annotations
 
 import tensorflow as tf
+from transformers.activations_tf import ACT2FN
+
+# === Dropout ===
+
 
 _LEVELS = 2**16
 """Each 32-bit random word decides on two values, each at 16 bits: half as much noise to compute."""
@@ -55,3 +56,20 @@ def make_dropout_stateless(model: tf.keras.Model) -> StatelessNoise:
         if isinstance(layer, tf.keras.layers.Dropout):
             layer._random_generator = noise  # noqa: SLF001 the layer has no public place for it
     return noise
+
+
+# === Activation ===
+
+
+def compute_gelu_in_float32(model: tf.keras.Model) -> None:
+    """Replaces the gelu of every layer that keeps its activation as an attribute."""
+    gelu = ACT2FN["gelu"]
+    for layer in model.submodules:
+        for name, value in list(vars(layer).items()):
+            if value is gelu:
+                setattr(layer, name, _gelu)
+
+
+def _gelu(values: tf.Tensor) -> tf.Tensor:
+    """Gelu of any float dtype, in that dtype."""
+    return tf.cast(tf.nn.gelu(tf.cast(values, tf.float32)), values.dtype)
