@@ -7,7 +7,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from tfmlm.cli.examination import _check_package, examine
+from tfmlm.cli.doctor import _check_package, examine
 from tfmlm.cli.main import main
 
 

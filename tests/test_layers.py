@@ -26,7 +26,7 @@ LAYERS = (
 )
 """Each may import those before it, and itself."""
 
-ELSEWHERE = {"run": "run", "samples": "run", "report": "cli", "__main__": "cli"}
+ELSEWHERE = {"run": "run", "__main__": "cli"}
 """Modules beside the folders that are not the base, which has `config` too."""
 
 ALONE = {

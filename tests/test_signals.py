@@ -14,7 +14,7 @@ from tfmlm.errors import PreemptedError, UserError
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.server import serve
 from tfmlm.run import run
-from tfmlm.signals import handling_signals, noting_signals
+from tfmlm.signals import handling_signals, noting_stop_signals
 from tfmlm.training import train as fit_module
 from tfmlm.training.callbacks import make_callbacks
 
@@ -34,16 +34,16 @@ def handlers_before() -> Iterator[list[object]]:
 
 
 def test_a_signal_is_noted_and_does_nothing_else() -> None:
-    with noting_signals(*BOTH) as notice:
-        assert not notice.has_come
+    with noting_stop_signals(*BOTH) as notice:
+        assert not notice.stop_requested
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notice.has_come
-    with noting_signals(*BOTH) as notice:
-        assert not notice.has_come
+        assert notice.stop_requested
+    with noting_stop_signals(*BOTH) as notice:
+        assert not notice.stop_requested
 
 
 def test_handlers_come_back_after_an_error(handlers_before: list[object]) -> None:
-    with pytest.raises(PowerCutError), noting_signals(*BOTH):
+    with pytest.raises(PowerCutError), noting_stop_signals(*BOTH):
         raise PowerCutError
     assert handlers() == handlers_before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 
@@ -25,6 +26,50 @@ class Candidate(TypedDict):
 Samples = dict[str, list[list[Candidate]]]
 """For each text, one list of candidates a mask, best first."""
 
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run is judged by; `result.json`.
+
+    Attributes:
+        perplexity: exponential of `eval_loss`, after training.
+        eval_loss: token-weighted mean cross-entropy over the held-out masked tokens, in nats.
+        eval_top_1: share of the masked tokens that the model puts first.
+        eval_top_5: share that it puts among its first five.
+        initial_perplexity: the same measure before training.
+        steps: optimizer steps.
+        tokens: tokens that went through the model, padding included.
+        train_seconds: wall-clock seconds in the training loop, the first step's tracing included.
+        step_seconds_median: median seconds of a step.
+        tokens_per_second: of the median step.
+        model_dir: the Hugging Face folder.
+        saved_model_dir: the exported version, if there is one.
+        bad_rows: rows of the source that could not be read and were left out.
+        notes: what the person should know, one sentence each.
+        samples_before: `run.sample_texts` as the model filled them before training; for each text, one list
+            of candidates a mask. Empty in results of versions that did not keep them.
+        samples_after: the same with the trained model.
+    """
+
+    perplexity: float
+    eval_loss: float
+    eval_top_1: float
+    eval_top_5: float
+    initial_perplexity: float
+    steps: int
+    tokens: int
+    train_seconds: float
+    step_seconds_median: float
+    tokens_per_second: float
+    model_dir: str
+    saved_model_dir: str | None
+    bad_rows: int = 0
+    notes: list[str] = field(default_factory=list)
+    samples_before: Samples = field(default_factory=dict)
+    samples_after: Samples = field(default_factory=dict)
+
+
+# === Perplexity ===
 
 LARGEST_LOSS = 700.0
 """In nats; the exponential of a larger one soon is no float, and infinity is no JSON."""

@@ -1,7 +1,9 @@
-"""A whole run: train, export, fill the sample texts, push, and write down the result."""
+"""A run, from top to bottom: the page to read first."""
 
 from __future__ import annotations
 
+import copy
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,23 +11,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import tensorflow as tf
+
+from tfmlm.atomic_files import write_atomically
 from tfmlm.config import Config
+from tfmlm.config.load import dump_config
 from tfmlm.data.files import describe_bad_row
-from tfmlm.data.prepare import explained_errors
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import Export, export_saved_model
-from tfmlm.hub.card import Circumstances, write_card
+from tfmlm.hub.card import TrainingEnvironment, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
-from tfmlm.results import Samples
-from tfmlm.run_folder import Result, RunFolder, holding_run_folder, load_trained, open_run_folder
-from tfmlm.samples import fill_samples, filling_first, read_first_samples
-from tfmlm.training.evaluate import Evaluation, evaluate
-from tfmlm.training.setup import set_up
-from tfmlm.training.strategy import read_cluster
-from tfmlm.training.train import MakeCallbacks, train
+from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
+from tfmlm.results import Result, Samples
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, load_trained, open_run_folder
+from tfmlm.training.checkpoint import list_checkpoints
+from tfmlm.training.evaluate import Evaluation, evaluate_held_out
+from tfmlm.training.model import max_block_size
+from tfmlm.training.model_folder import save_model_folder
+from tfmlm.training.run_log import plot_metrics
+from tfmlm.training.setup import Setup, set_up
+from tfmlm.training.strategy import describe_devices, read_cluster
+from tfmlm.training.train import Trained, train
+
+_SAMPLE_TOP_K = 5
 
 _TEXTS_TO_COMPARE = 2_000
 """Texts on which an export's tokenization is compared with the tokenizer: seconds."""
@@ -53,6 +64,8 @@ def run(config: Config) -> FinishedRun | None:
 
     Raises:
         UserError: something in the configuration, the data or the run folder is wrong.
+        PreemptedError: the process was told to end; the first worker has saved the step.
+        WorkerLostError: another worker of the run is gone.
     """
     if not read_cluster().is_chief:
         _train_beside_chief(config)
@@ -60,28 +73,38 @@ def run(config: Config) -> FinishedRun | None:
     with holding_run_folder(config.run_dir):
         pull_run(config)
         folder = open_run_folder(config)
-        result = folder.read_result() or _train_and_push(config, folder)
+        result = folder.read_result() or _train_and_export(config, folder)
         unpushed = _push(config, folder)
-        return FinishedRun(result, result.samples_after or fill_samples(config, folder), unpushed)
+        return FinishedRun(result, result.samples_after or _fill_after_training(config, folder), unpushed)
 
 
-def _train_beside_chief(config: Config) -> None:
-    """Takes part in the training of a finished or unfinished run, and leaves nothing."""
-    if RunFolder(config.run_dir).read_result():
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        train(config, RunFolder(Path(scratch), chief_path=config.run_dir))
+def _train_and_export(config: Config, folder: RunFolder) -> Result:
+    setup = set_up(config)
+    samples_before = _fill_before_training(config, folder, setup)
+    with pushing_in_background(config, folder, setup) as push_callbacks:
+        trained = train(config, folder, setup, push_callbacks)
+        texts = {RUN_CONFIG_NAME: dump_config(config)}
+        save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
+        plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
+        export = export_run(config, folder.model_dir) if config.export.enabled else None
+        samples_after = _fill_after_training(config, folder)
+        result = _summarize(folder, setup, trained, export, samples_before, samples_after)
+        devices = describe_devices(setup.model.distribute_strategy)
+        write_card(config, folder, result, TrainingEnvironment(devices, [*setup.notes, *trained.notes]))
+        folder.write_result(result)
+    return result
 
 
-def _train_and_push(config: Config, folder: RunFolder) -> Result:
-    with pushing_in_background(config, folder) as make_callbacks:
-        return _train_and_export(config, folder, make_callbacks)
-
-
-def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCallbacks) -> Result:
-    trained = train(config, folder, filling_first(config, folder, make_callbacks))
-    export = export_run(config, folder.model_dir) if config.export.enabled else None
-    result = Result(
+def _summarize(
+    folder: RunFolder,
+    setup: Setup,
+    trained: Trained,
+    export: Export | None,
+    samples_before: Samples,
+    samples_after: Samples,
+) -> Result:
+    bad_rows = list(setup.data.bad_rows.values())
+    return Result(
         perplexity=trained.after.perplexity,
         eval_loss=trained.after.loss,
         eval_top_1=trained.after.top_1,
@@ -94,18 +117,16 @@ def _train_and_export(config: Config, folder: RunFolder, make_callbacks: MakeCal
         tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
         model_dir=str(folder.model_dir),
         saved_model_dir=str(export.path) if export else None,
-        bad_rows=sum(row.num_rows for row in trained.bad_rows),
+        bad_rows=sum(row.num_rows for row in bad_rows),
         notes=[
+            *setup.notes,
             *trained.notes,
-            *(describe_bad_row(row) for row in trained.bad_rows),
+            *map(describe_bad_row, bad_rows),
             *(export.notes if export else []),
         ],
-        samples_before=read_first_samples(config, folder),
-        samples_after=fill_samples(config, folder),
+        samples_before=samples_before,
+        samples_after=samples_after,
     )
-    write_card(config, folder, result, Circumstances(trained.devices, trained.notes))
-    folder.write_result(result)
-    return result
 
 
 def _push(config: Config, folder: RunFolder) -> str | None:
@@ -118,8 +139,64 @@ def _push(config: Config, folder: RunFolder) -> str | None:
     return None
 
 
+def _train_beside_chief(config: Config) -> None:
+    """Takes part in the training of a finished or unfinished run, and leaves nothing."""
+    if RunFolder(config.run_dir).read_result():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        train(config, RunFolder(Path(scratch), chief_path=config.run_dir), set_up(config))
+
+
+# === Sample texts ===
+
+
+def _fill_before_training(config: Config, folder: RunFolder, setup: Setup) -> Samples:
+    """Fills `run.sample_texts` as the run begins, and so says before training that one cannot be filled.
+
+    A run that goes on, on whatever machine, reads what was filled in then.
+    """
+    texts = config.run.sample_texts
+    if list_checkpoints(folder.checkpoints_dir, "step"):
+        return _read_first_samples(texts, folder)
+    # A TPU computes whole programs; one for this would cost minutes.
+    if not texts or isinstance(setup.model.distribute_strategy, tf.distribute.TPUStrategy):
+        return {}
+    tokenizer = copy.deepcopy(setup.data.tokenizer)
+    tokenizer.model_max_length = max_block_size(setup.model.model.config)
+    samples = _fill(texts, make_predictor(setup.model.model, tokenizer, _SAMPLE_TOP_K))
+    folder.logs_dir.mkdir(exist_ok=True)
+    write_atomically(folder.samples_file, json.dumps(samples))
+    return samples
+
+
+def _read_first_samples(texts: list[str], folder: RunFolder) -> Samples:
+    """Empty if they were not kept."""
+    if not folder.samples_file.exists():
+        return {}
+    before: Samples = json.loads(folder.samples_file.read_text(encoding="utf-8"))
+    # A start that failed may have had other texts.
+    return {text: before[text] for text in texts if text in before}
+
+
+def _fill_after_training(config: Config, folder: RunFolder) -> Samples:
+    if not config.run.sample_texts:
+        return {}
+    return _fill(config.run.sample_texts, load_predictor(str(folder.model_dir), _SAMPLE_TOP_K))
+
+
+def _fill(texts: list[str], predictor: Predictor) -> Samples:
+    return dict(zip(texts, predictor(texts), strict=True))
+
+
+# === Parts of a run that are commands of their own ===
+
+
 def export_run(config: Config, model_dir: Path) -> Export:
-    """Exports a model under the configured name, or the run's."""
+    """Exports a model under the configured name, or the run's.
+
+    Raises:
+        UserError: as `export_saved_model`.
+    """
     name = config.export.name or config.run.name
     return export_saved_model(model_dir, config.export, name, _read_corpus(config))
 
@@ -132,7 +209,11 @@ def _read_corpus(config: Config) -> Iterator[list[str]]:
 
 
 def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
-    """Evaluates a run or a model folder on the held-out text of its run, as the run itself did."""
+    """Evaluates a run or a model folder on the held-out text of its run, as the run itself did.
+
+    Raises:
+        UserError: `path` is neither, its vocabulary head is not whole, or the text cannot be read.
+    """
     config, model_dir = load_trained(path, overrides)
     setup = set_up(
         replace(
@@ -142,5 +223,4 @@ def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
         ),
         needs_head=True,
     )
-    with explained_errors(setup.data):
-        return evaluate(setup.model, setup.validation)
+    return evaluate_held_out(setup)

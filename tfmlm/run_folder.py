@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,52 +16,10 @@ from tfmlm.atomic_files import write_atomically
 from tfmlm.config import Config
 from tfmlm.config.load import differing_keys, dump_config, load_config
 from tfmlm.errors import UserError, reason_of
-from tfmlm.results import Samples
+from tfmlm.results import Result
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run is judged by; `result.json`.
-
-    Attributes:
-        perplexity: exponential of `eval_loss`, after training.
-        eval_loss: token-weighted mean cross-entropy over the held-out masked tokens, in nats.
-        eval_top_1: share of the masked tokens that the model puts first.
-        eval_top_5: share that it puts among its first five.
-        initial_perplexity: the same measure before training.
-        steps: optimizer steps.
-        tokens: tokens that went through the model, padding included.
-        train_seconds: wall-clock seconds in the training loop, the first step's tracing included.
-        step_seconds_median: median seconds of a step.
-        tokens_per_second: of the median step.
-        model_dir: the Hugging Face folder.
-        saved_model_dir: the exported version, if there is one.
-        bad_rows: rows of the source that could not be read and were left out.
-        notes: what the person should know, one sentence each.
-        samples_before: `run.sample_texts` as the model filled them before training; for each text, one list
-            of candidates a mask. Empty in results of versions that did not keep them.
-        samples_after: the same with the trained model.
-    """
-
-    perplexity: float
-    eval_loss: float
-    eval_top_1: float
-    eval_top_5: float
-    initial_perplexity: float
-    steps: int
-    tokens: int
-    train_seconds: float
-    step_seconds_median: float
-    tokens_per_second: float
-    model_dir: str
-    saved_model_dir: str | None
-    bad_rows: int = 0
-    notes: list[str] = field(default_factory=list)
-    samples_before: Samples = field(default_factory=dict)
-    samples_after: Samples = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +33,11 @@ class RunFolder:
 
     path: Path
     chief_path: Path | None = None
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes checkpoints; of several workers only the chief does."""
+        return self.chief_path is None
 
     @property
     def config_file(self) -> Path:

@@ -9,28 +9,28 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Notice:
-    """Whether a signal has come.
+class StopFlag:
+    """A request to stop.
 
     Attributes:
-        has_come: a plain attribute, because a handler runs in the midst of whatever the main thread does: an
-            `Event` has a lock, which the main thread may hold just then.
+        stop_requested: true once a signal has come. A plain attribute, because a handler runs amid whatever
+            the main thread does: an `Event` has a lock, which the main thread may hold just then.
     """
 
-    has_come = False
+    stop_requested = False
 
 
 @contextmanager
-def noting_signals(*numbers: signal.Signals) -> Iterator[Notice]:
+def noting_stop_signals(*numbers: signal.Signals) -> Iterator[StopFlag]:
     """Only notes these signals, instead of what they would do."""
-    notice = Notice()
+    flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:
         del number, frame
-        notice.has_come = True
+        flag.stop_requested = True
 
     with handling_signals(note, *numbers):
-        yield notice
+        yield flag
 
 
 @contextmanager

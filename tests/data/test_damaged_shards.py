@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.sharded import of_shards, read, write_source
+from tfmlm.cli.prepare import describe_shards
 from tfmlm.config import Config
 from tfmlm.data.blocks import ShardedBlocks
 from tfmlm.data.prepare import explained_errors, prepare_data
 from tfmlm.data.shard_writing import prepare_shards
 from tfmlm.data.shards import is_shard_folder, read_manifest
 from tfmlm.errors import UserError
-from tfmlm.report import describe_shards
 
 
 @pytest.fixture(scope="module")

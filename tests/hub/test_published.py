@@ -14,7 +14,7 @@ from tfmlm.config import (
     TokenizerConfig,
 )
 from tfmlm.config.load import dump_config, load_config
-from tfmlm.hub.redaction import publish_config
+from tfmlm.hub.redaction import redact_config
 
 SECRET = "/home/secret"
 
@@ -32,7 +32,7 @@ def test_no_local_path_is_left_and_all_else_stays(tmp_path: Path) -> None:
         hub=HubConfig(repo_id="me/mine"),
     )
     file = tmp_path / "run_config.yaml"
-    file.write_text(dump_config(publish_config(config)))
+    file.write_text(dump_config(redact_config(config)))
     published = load_config(file)
 
     assert "secret" not in file.read_text()
@@ -52,4 +52,4 @@ def test_what_the_hub_or_a_package_gives_keeps_its_name() -> None:
         tokenizer=TokenizerConfig(name_or_path="package:wordpieces"),
         model=ModelConfig(name_or_path="me/mine"),
     )
-    assert publish_config(config) == config
+    assert redact_config(config) == config

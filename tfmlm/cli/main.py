@@ -13,14 +13,24 @@ import traceback
 from collections.abc import Sequence
 
 from tfmlm import __version__
-from tfmlm.cli.about import add_completion, add_config, add_doctor
-from tfmlm.cli.model import add_evaluate, add_export, add_push
-from tfmlm.cli.query import add_query
-from tfmlm.cli.report import add_report
-from tfmlm.cli.serve import add_serve
-from tfmlm.cli.texts import add_predict, add_score
-from tfmlm.cli.train import add_prepare, add_train
+from tfmlm.cli import (
+    completion,
+    config,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    push,
+    query,
+    report,
+    score,
+    serve,
+    train,
+)
 from tfmlm.errors import PreemptedError, UserError, WorkerLostError, describe_full_disk, in_one_line
+
+_COMMANDS = (train, prepare, evaluate, report, predict, score, query, export, serve, push, config, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,25 +71,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tfmlm {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_train(commands)
-    add_prepare(commands)
-    add_evaluate(commands)
-    add_report(commands)
-    add_predict(commands)
-    add_score(commands)
-    add_query(commands)
-    add_export(commands)
-    add_serve(commands)
-    add_push(commands)
-    add_config(commands)
-    add_doctor(commands)
-    add_completion(commands, make_parser)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    completion.add_parser(commands, make_parser)
     add_debug(parser, commands)
     return parser
 
 
 # === Exit codes ===
-
 
 _GOES_ON = "goes on from the last checkpoint"
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfmlm.cli.shared import describe_masks
 from tfmlm.client.options import ClientOptions
 from tfmlm.inference.texts import read_stdin, take_batches
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # the client's libraries wait until the command is run
     from tfmlm.client.client import FilledText, FillMaskClient
 
 
-def add_query(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to the others."""
     query = commands.add_parser(
         "query",
@@ -103,8 +104,6 @@ def _read_texts(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _print(filled: FilledText, *, as_json: bool) -> None:
-    from tfmlm.report import describe_masks
-
     note = filled.note or ("" if filled.masks else "the text has no mask")
     if as_json:
         print(json.dumps(filled.masks), flush=True)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 
-def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `report` to the other commands."""
     report = commands.add_parser("report", help="write one HTML page that shows runs side by side")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, finished or not")

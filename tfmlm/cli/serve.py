@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfmlm.errors import UserError
 from tfmlm.preview.options import ServeOptions, parse_labels
 
+if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
+    from tfmlm.preview.server import Running
 
-def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `serve` to the other commands."""
     serve = commands.add_parser("serve", help="preview an export as TensorFlow Serving would serve it")
     serve.add_argument("folder", type=Path, help="folder of an export, such as saved_models/quickstart")
@@ -44,8 +48,6 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from tfmlm.report import describe_server
-
     settings = ServeOptions(
         host=options.host,
         name=options.name or options.folder.resolve().name,
@@ -63,3 +65,19 @@ def _serve(options: argparse.Namespace) -> int:
     from tfmlm.preview.server import serve
 
     return serve(options.folder, settings, lambda running: print(describe_server(running), flush=True))
+
+
+def describe_server(running: Running) -> str:
+    """The banner of the preview server, with a warning if other machines can reach it."""
+    newest, *others = running.versions
+    also = f" (also {', '.join(map(str, others))})" if others else ""
+    lines = [f"{running.name} version {newest}{also}"]
+    if not running.is_local:
+        lines.append("  warning: other machines can reach it, and it asks for no password")
+    lines += [
+        f"  REST  {running.rest_url}/v1/models/{running.name}",
+        f"  gRPC  {running.grpc_address}",
+        f"  page  {running.rest_url}/",
+        "This is a preview: production is TensorFlow Serving. Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)

@@ -1,8 +1,13 @@
-"""What several commands need: overrides of the configuration, and the libraries."""
+"""Shared by several commands: overrides of the configuration, texts in, lines out, and the libraries."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tfmlm.inference.texts import write_lines
+from tfmlm.results import Candidate
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -16,3 +21,32 @@ def start_libraries() -> None:
 
     quieten_libraries()
     show_progress_lines()
+
+
+def add_texts(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Adds the ways in which texts are given, and answers written."""
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{meaning}; - reads lines")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE", help="a text a line, or .jsonl with a field `text`"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines into a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON line a text")
+
+
+def deliver(lines: Iterable[str], output: Path | None) -> None:
+    """Prints each line when it is there, or writes them all into a file."""
+    if output:
+        print(f"{write_lines(output, lines):,} texts -> {output}")
+        return
+    for line in lines:
+        print(line, flush=True)
+
+
+def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[str]:
+    """A text and, for each of its masks, the candidates with their probabilities."""
+    yield text
+    for number, candidates in enumerate(masks, start=1):
+        words = ", ".join(
+            f"{candidate['token_str'].strip()} {candidate['score']:.0%}" for candidate in candidates
+        )
+        yield f"  {f'{number}. ' if len(masks) > 1 else ''}{words}"

@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 from tfmlm.config import HubConfig
-from tfmlm.hub.upload import PushError, Upload, upload_patiently
+from tfmlm.hub.upload import PushError, Upload, upload_with_retry
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class BackgroundPusher:
     def _work(self) -> None:
         while (upload := self._take()) is not None:
             try:
-                address = upload_patiently(
+                address = upload_with_retry(
                     upload,
                     self._hub,
                     sleep=self._is_ending.wait,

@@ -24,8 +24,9 @@ from tfmlm.data.shards import is_shard_folder
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.saved_model import DESCRIPTION_NAME
-from tfmlm.hub.redaction import is_hub_id, list_settings, publish_path
-from tfmlm.run_folder import Result, RunFolder
+from tfmlm.hub.redaction import is_hub_id, list_settings, redact_path
+from tfmlm.results import Result
+from tfmlm.run_folder import RunFolder
 from tfmlm.training.strategy import choose_precision
 
 CARD_NAME = "README.md"
@@ -35,7 +36,7 @@ _MOST_FILES = 5
 """Files that are named in the text; the settings hold all."""
 
 
-class Circumstances(NamedTuple):
+class TrainingEnvironment(NamedTuple):
     """What is neither in the configuration nor in the result.
 
     Attributes:
@@ -47,7 +48,7 @@ class Circumstances(NamedTuple):
     notes: list[str]
 
 
-def write_card(config: Config, folder: RunFolder, result: Result, circumstances: Circumstances) -> None:
+def write_card(config: Config, folder: RunFolder, result: Result, environment: TrainingEnvironment) -> None:
     """Writes the card and its picture beside the weights.
 
     Nothing in it says where on the training machine something lies, or who trained it.
@@ -66,7 +67,7 @@ def write_card(config: Config, folder: RunFolder, result: Result, circumstances:
         [
             _describe_model(config, folder, result),
             _describe_data(config, result),
-            _describe_training(config, result, circumstances),
+            _describe_training(config, result, environment),
             describe_usage(config, usage),
             _describe_settings(config),
         ]
@@ -126,7 +127,7 @@ def _find_dataset(config: Config) -> str | None:
 
 
 def _list_metrics(config: Config, result: Result) -> Iterator[EvalResult]:
-    dataset = publish_path(config.data.source)
+    dataset = redact_path(config.data.source)
     for kind, name, value in (
         ("perplexity", "Perplexity", result.perplexity),
         ("accuracy", "Accuracy of the first guess", result.eval_top_1),
@@ -168,7 +169,7 @@ def _describe_origin(config: Config) -> str:
     if base_model:
         return f"trained further from [{base_model}](https://huggingface.co/{base_model})"
     if config.model.name_or_path:
-        return f"trained further from `{publish_path(config.model.name_or_path)}`"
+        return f"trained further from `{redact_path(config.model.name_or_path)}`"
     return "trained from scratch"
 
 
@@ -197,13 +198,13 @@ def _describe_source(config: Config) -> str:
     if data.source == "installed-docs":
         return "The docstrings of the Python packages that were installed on the training machine."
     if data.source in FILE_SOURCES:
-        names = [f"`{publish_path(file)}`" for file in data.train_files]
+        names = [f"`{redact_path(file)}`" for file in data.train_files]
         more = f" and {len(names) - _MOST_FILES:,} more" if len(names) > _MOST_FILES else ""
         return f"Files of the type {data.source}: {', '.join(names[:_MOST_FILES])}{more}."
-    return f"Tokenized text in `{publish_path(data.source)}`."
+    return f"Tokenized text in `{redact_path(data.source)}`."
 
 
-def _describe_training(config: Config, result: Result, circumstances: Circumstances) -> str:
+def _describe_training(config: Config, result: Result, environment: TrainingEnvironment) -> str:
     optimizer, train = config.optimizer, config.train
     clipping = f", gradients clipped to norm {optimizer.max_grad_norm:g}" if optimizer.max_grad_norm else ""
     blocks_per_step = result.tokens // (result.steps * config.data.block_size)
@@ -218,7 +219,7 @@ def _describe_training(config: Config, result: Result, circumstances: Circumstan
         "precision": precision,
         "time": f"{timedelta(seconds=round(result.train_seconds))}, "
         f"{result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
-        "hardware": f"{circumstances.devices}, {os.cpu_count()} processor cores",
+        "hardware": f"{environment.devices}, {os.cpu_count()} processor cores",
         "software": f"tfmlm {__version__}, {_list_versions('tensorflow', 'tf-keras', 'transformers')}, "
         f"Python {platform.python_version()}",
     }
@@ -229,7 +230,7 @@ def _describe_training(config: Config, result: Result, circumstances: Circumstan
         "|---|---|",
         *(f"| {name} | {text} |" for name, text in rows.items()),
     ]
-    notes = [f"- {note[0].upper()}{note[1:]}." for note in circumstances.notes]
+    notes = [f"- {note[0].upper()}{note[1:]}." for note in environment.notes]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 

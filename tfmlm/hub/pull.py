@@ -13,7 +13,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from tfmlm.config import Config, HubConfig
 from tfmlm.config.load import differing_keys, load_config
 from tfmlm.errors import UserError
-from tfmlm.hub.upload import PushError, ask_patiently
+from tfmlm.hub.upload import PushError, retry_with_backoff
 from tfmlm.run_folder import RunFolder
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def pull_run(config: Config) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.path.name}.", dir=folder.path.parent) as scratch:
         copy = RunFolder(Path(scratch) / "run")
         try:
-            is_there = ask_patiently(
+            is_there = retry_with_backoff(
                 lambda: _download(hub, copy.path), f"branch {hub.checkpoints} of {hub.repo_id}", hub
             )
         except PushError as error:

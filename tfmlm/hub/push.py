@@ -17,8 +17,8 @@ from tfmlm.atomic_files import write_atomically
 from tfmlm.config import HubConfig
 from tfmlm.config.load import dump_config, load_config
 from tfmlm.errors import UserError
-from tfmlm.hub.redaction import publish_config
-from tfmlm.hub.upload import PushError, Upload, upload_patiently
+from tfmlm.hub.redaction import redact_config
+from tfmlm.hub.upload import PushError, Upload, upload_with_retry
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.signals import handling_signals
 
@@ -47,7 +47,7 @@ def push_model(model_dir: Path, hub: HubConfig, command: str) -> str:
     try:
         with interruptible(), _as_published(model_dir) as folder:
             upload = Upload("masked language model", folder, hub.revision, WEIGHT_FILES)
-            return upload_patiently(upload, hub)
+            return upload_with_retry(upload, hub)
     except (PushError, KeyboardInterrupt) as error:
         reason = str(error) or "it was interrupted"
         raise UserError(
@@ -81,7 +81,7 @@ def _as_published(model_dir: Path) -> Iterator[Path]:
         folder = shutil.copytree(model_dir.resolve(), Path(scratch, "model"), copy_function=os.symlink)
         config_file = folder / RUN_CONFIG_NAME
         if config_file.exists():
-            published = dump_config(publish_config(load_config(config_file)))
+            published = dump_config(redact_config(load_config(config_file)))
             config_file.unlink()
             config_file.write_text(published, encoding="utf-8")
         yield folder

@@ -34,7 +34,7 @@ _PACKAGE_SCHEME = "package:"
 def list_settings(config: Config) -> Iterator[tuple[str, str]]:
     """Each setting that made the model what it is, as `section.key` and JSON."""
     yield _SEED, json.dumps(config.run.seed)
-    published = publish_config(config)
+    published = redact_config(config)
     for section in _SECTIONS:
         for name, value in asdict(getattr(published, section)).items():
             key = f"{section}.{name}"
@@ -42,13 +42,13 @@ def list_settings(config: Config) -> Iterator[tuple[str, str]]:
                 yield key, json.dumps(value, ensure_ascii=False)
 
 
-def publish_config(config: Config) -> Config:
+def redact_config(config: Config) -> Config:
     """The configuration without what only its own machine has: of local paths the last part is left."""
     sections = (*_SECTIONS, "run", "export")
-    return replace(config, **{name: _publish_section(name, getattr(config, name)) for name in sections})
+    return replace(config, **{name: _redact_section(name, getattr(config, name)) for name in sections})
 
 
-def publish_path(name: str) -> str:
+def redact_path(name: str) -> str:
     """A Hub id, a source or a package as it is; the last part of a path."""
     is_known = name in (*FILE_SOURCES, "installed-docs") or name.startswith(_PACKAGE_SCHEME)
     return name if is_known or is_hub_id(name) else PurePosixPath(name).name
@@ -59,7 +59,7 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII) is not None and not Path(name).exists()
 
 
-def _publish_section(section: str, settings: Any) -> Any:
+def _redact_section(section: str, settings: Any) -> Any:
     defaults = type(settings)()
     published = {}
     for name, value in vars(settings).items():
@@ -67,15 +67,15 @@ def _publish_section(section: str, settings: Any) -> Any:
         if key in _PRIVATE:
             published[name] = getattr(defaults, name)
         elif key not in _TEXTS:
-            published[name] = _publish(value, is_path=key in _PATHS)
+            published[name] = _redact(value, is_path=key in _PATHS)
     return replace(settings, **published)
 
 
-def _publish(value: Any, *, is_path: bool) -> Any:
+def _redact(value: Any, *, is_path: bool) -> Any:
     if isinstance(value, dict):
-        return {name: _publish(item, is_path=False) for name, item in value.items()}
+        return {name: _redact(item, is_path=False) for name, item in value.items()}
     if isinstance(value, list):
-        return [_publish(item, is_path=is_path) for item in value]
+        return [_redact(item, is_path=is_path) for item in value]
     if isinstance(value, str) and (is_path or value.startswith(("/", "~")) or "://" in value):
-        return publish_path(value)
+        return redact_path(value)
     return value

@@ -17,15 +17,13 @@ from tfmlm.config.load import dump_config
 from tfmlm.errors import PreemptedError, UserError, first_line
 from tfmlm.hub.background import BackgroundPusher
 from tfmlm.hub.push import WEIGHT_FILES, interruptible
-from tfmlm.hub.redaction import publish_config
+from tfmlm.hub.redaction import redact_config
 from tfmlm.hub.upload import Upload
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.callbacks import make_due_check
 from tfmlm.training.checkpoint import list_checkpoints
 from tfmlm.training.model_folder import save_model_folder
-from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup
-from tfmlm.training.train import MakeCallbacks, make_no_callbacks
 
 _LOGGER = logging.getLogger(__name__)
 _GRACE_SECONDS = 20.0
@@ -35,20 +33,22 @@ _WRITE_ERRORS = (OSError, UserError, tf.errors.OpError)
 
 
 @contextmanager
-def pushing_in_background(config: Config, folder: RunFolder) -> Iterator[MakeCallbacks]:
+def pushing_in_background(
+    config: Config, folder: RunFolder, setup: Setup
+) -> Iterator[list[tf.keras.callbacks.Callback]]:
     """Pushes while a run trains, as `hub` says; afterwards nothing is under way.
 
     Yields:
-        what makes the callbacks for `train`.
+        callbacks for `train`, none where nothing is to be pushed.
     """
     if not config.hub.push:
-        yield make_no_callbacks
+        yield []
         return
     shutil.rmtree(folder.snapshots_dir, ignore_errors=True)  # of a process that was killed
     pusher = BackgroundPusher(config.hub)
     snapshots = Snapshots(config, folder, pusher)
     try:
-        yield lambda setup, log: [PushSnapshots(snapshots, config, setup, log)]
+        yield [PushSnapshots(snapshots, config, setup)]
     except PreemptedError:
         pusher.drop(config.hub.revision)
         snapshots.offer_checkpoint()
@@ -84,7 +84,7 @@ class Snapshots:
         path = self._folder.snapshots_dir / f"model-{step:08d}"
         try:
             path.parent.mkdir(exist_ok=True)
-            texts = {RUN_CONFIG_NAME: dump_config(publish_config(self._config))}
+            texts = {RUN_CONFIG_NAME: dump_config(redact_config(self._config))}
             save_model_folder(setup.model.model, setup.data.tokenizer, path, texts)
         except _WRITE_ERRORS as error:
             # Not the advice of a run that ends: this one goes on, and pushes again later.
@@ -119,21 +119,23 @@ class Snapshots:
 class PushSnapshots(tf.keras.callbacks.Callback):
     """Offers the model and the checkpoint of the steps at which they are due."""
 
-    def __init__(self, snapshots: Snapshots, config: Config, setup: Setup, log: RunLog) -> None:
+    def __init__(self, snapshots: Snapshots, config: Config, setup: Setup) -> None:
         super().__init__()
         self._snapshots = snapshots
         self._setup = setup
-        self._log = log
-        self._last_step = log.step
         num_blocks, hub = setup.data.train.num_blocks, config.hub
         self._is_model_due = make_due_check(
             hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step
         )
         self._is_checkpoint_due = make_due_check(config.train.checkpoint_every_steps, False, None, 1)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Notes the step that the training goes on from."""
+        self._last_step = int(self.model.step.numpy())
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Comes after the callback that saves checkpoints."""
-        last, step = self._last_step, self._log.step
+        last, step = self._last_step, int(self.model.step.numpy())
         self._last_step = step
         if self._is_model_due(last, step):
             self._snapshots.offer_model(self._setup, step)

@@ -53,13 +53,13 @@ class Upload:
     replaced: tuple[str, ...] = ()
 
 
-def upload_patiently(
+def upload_with_retry(
     upload: Upload,
     hub: HubConfig,
     sleep: Callable[[float], object] = time.sleep,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> str:
-    """Uploads, and again as `ask_patiently` does.
+    """Uploads, and again as `retry_with_backoff` does.
 
     Returns:
         The address of the repository.
@@ -67,10 +67,10 @@ def upload_patiently(
     Raises:
         PushError: the Hub refused it or could not be reached.
     """
-    return ask_patiently(lambda: _upload_once(upload, hub), upload.name, hub, sleep, may_go_on)
+    return retry_with_backoff(lambda: _upload_once(upload, hub), upload.name, hub, sleep, may_go_on)
 
 
-def ask_patiently(
+def retry_with_backoff(
     ask: Callable[[], _Answer],
     name: str,
     hub: HubConfig,

@@ -21,7 +21,7 @@ from tfmlm.preview.grpc import add_services, make_grpc_server
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.rest import make_app
 from tfmlm.preview.versions import Versions
-from tfmlm.signals import Notice, noting_signals
+from tfmlm.signals import StopFlag, noting_stop_signals
 
 logger = logging.getLogger("tfmlm.preview")
 
@@ -65,14 +65,14 @@ def serve(folder: Path, options: ServeOptions, on_ready: Callable[[Running], Non
         UserError: the folder has no version that loads, or a port is taken.
     """
     with (
-        noting_signals(signal.SIGTERM, signal.SIGINT) as told_to_stop,
+        noting_stop_signals(signal.SIGTERM, signal.SIGINT) as told_to_stop,
         _listen(options.host, options.port, "--port") as listener,
     ):
         return _serve_until(told_to_stop, listener, folder, options, on_ready)
 
 
 def _serve_until(
-    told_to_stop: Notice,
+    told_to_stop: StopFlag,
     listener: socket.socket,
     folder: Path,
     options: ServeOptions,
@@ -99,7 +99,7 @@ def _serve_until(
             ipaddress.ip_address(listener.getsockname()[0]).is_loopback,
         )
     )
-    while rest_thread.is_alive() and not told_to_stop.has_come:
+    while rest_thread.is_alive() and not told_to_stop.stop_requested:
         rest_thread.join(_LOOK_SECONDS)
     is_ended = not rest_thread.is_alive()
     versions.stop_taking()

@@ -16,8 +16,7 @@ from tfmlm.config.keys import list_keys
 from tfmlm.errors import UserError
 from tfmlm.report_page.curves import NUM_COLORS, draw_curves
 from tfmlm.report_page.runs import ShownRun, read_runs
-from tfmlm.results import Candidate, Samples
-from tfmlm.run_folder import Result
+from tfmlm.results import Candidate, Result, Samples
 
 
 def write_report(paths: list[Path], output: Path) -> None:

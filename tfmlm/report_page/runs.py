@@ -12,8 +12,8 @@ import yaml
 
 from tfmlm.config.keys import list_keys
 from tfmlm.errors import UserError
-from tfmlm.results import Samples, to_perplexity
-from tfmlm.run_folder import Result, RunFolder
+from tfmlm.results import Result, Samples, to_perplexity
+from tfmlm.run_folder import RunFolder
 
 
 class Point(NamedTuple):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfmlm.config import Config
 from tfmlm.errors import PreemptedError, UserError
-from tfmlm.signals import Notice
+from tfmlm.signals import StopFlag
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.masked_lm import MaskedLanguageModel
@@ -52,7 +52,7 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
     """Saves the training state every so many steps, and when the process is told to end."""
 
     def __init__(
-        self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int, told_to_end: Notice
+        self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int, told_to_end: StopFlag
     ) -> None:
         super().__init__()
         self._checkpoint = checkpoint
@@ -65,14 +65,14 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
         """Saves when the step is due."""
         is_due = self._log.step // self._every_steps > self._last_step // self._every_steps
         self._last_step = self._log.step
-        if self._told_to_end.has_come:
+        if self._told_to_end.stop_requested:
             self._save_and_end()
         elif is_due:
             self._checkpoint.save(self._log.seconds)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Heeds what came after the last step was looked at."""
-        if self._told_to_end.has_come:
+        if self._told_to_end.stop_requested:
             self._save_and_end()
 
     def _save_and_end(self) -> None:
@@ -121,7 +121,7 @@ def make_callbacks(
     checkpoint: TrainingCheckpoint,
     log: RunLog,
     evaluating: EvaluateAndChoose,
-    told_to_end: Notice,
+    told_to_end: StopFlag,
 ) -> list[tf.keras.callbacks.Callback]:
     """The callbacks of a run, in the order in which they act on a step: the log first, checkpoints late."""
     schedule = model.optimizer.learning_rate

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfmlm.errors import UserError
 from tfmlm.results import to_perplexity
 from tfmlm.training.masked_lm import MaskedLanguageModel
+from tfmlm.training.setup import Setup, explained_failures
 
 
 class Evaluation(NamedTuple):
@@ -48,6 +49,17 @@ def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation
             "lower optimizer.learning_rate or more optimizer.warmup_steps"
         )
     return evaluation
+
+
+def evaluate_held_out(setup: Setup) -> Evaluation:
+    """Evaluates the model of a run on its held-out text.
+
+    Raises:
+        UserError: as `evaluate`, or a row or a shard cannot be read.
+        WorkerLostError: another worker of the run is gone.
+    """
+    with explained_failures(setup):
+        return evaluate(setup.model, setup.validation)
 
 
 @contextmanager

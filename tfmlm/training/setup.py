@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -18,7 +20,13 @@ from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import check_has_head, check_model, make_model, set_output_bias
 from tfmlm.training.model_folder import name_output_bias
 from tfmlm.training.optimizer import make_optimizer
-from tfmlm.training.strategy import choose_precision, describe_devices, make_strategy, precision_policy
+from tfmlm.training.strategy import (
+    choose_precision,
+    describe_devices,
+    explained_worker_loss,
+    make_strategy,
+    precision_policy,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,6 +54,13 @@ class Setup(NamedTuple):
     blocks_per_step: int
     total_steps: int
     notes: list[str]
+
+
+@contextmanager
+def explained_failures(setup: Setup) -> Iterator[None]:
+    """Turns what goes wrong amid the computation, in the data or at another worker, into one line."""
+    with explained_errors(setup.data), explained_worker_loss(setup.model.distribute_strategy):
+        yield
 
 
 def set_up(config: Config, needs_head: bool = False) -> Setup:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tfmlm.config import Config
-from tfmlm.hub.card import Circumstances, write_card
-from tfmlm.run_folder import Result, RunFolder
+from tfmlm.hub.card import TrainingEnvironment, write_card
+from tfmlm.results import Result
+from tfmlm.run_folder import RunFolder
 
 TEXT = "Return the [MASK] size."
-CIRCUMSTANCES = Circumstances("1 CPU", ["the head is new"])
+CIRCUMSTANCES = TrainingEnvironment("1 CPU", ["the head is new"])
 
 
 def read_card(run_dir: Path) -> str:

@@ -1,7 +1,8 @@
-"""Checks an installation and says how to mend it."""
+"""The command `tfmlm doctor`: checks an installation and says how to mend it."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from collections.abc import Callable
@@ -9,6 +10,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `doctor` to the other commands."""
+    doctor = commands.add_parser("doctor", help="check the installation and say how to mend it")
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    del options
+    findings = examine()
+    for finding in findings:
+        print(finding)
+    return 1 if any(finding.is_wrong for finding in findings) else 0
 
 
 @dataclass(frozen=True)

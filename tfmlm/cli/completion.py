@@ -1,14 +1,16 @@
-"""The shell completion of the commands, with the keys of the configuration where overrides go."""
+"""The command `tfmlm completion`: a shell's completion, with the keys of the configuration for overrides."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import shtab
 
 from tfmlm.config.keys import list_keys
+
+_SHELLS = ("bash", "zsh", "fish")
 
 _NO_SPACE = """
 # A key wants its value right behind it.
@@ -17,6 +19,26 @@ _tfmlm_complete() {
   if [[ "${COMPREPLY[0]-}" == *= ]]; then compopt -o nospace; fi
 }
 complete -o bashdefault -F _tfmlm_complete tfmlm"""
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    make_parser: Callable[[], argparse.ArgumentParser],
+) -> None:
+    """Adds `completion` to the other commands; `make_parser` makes the parser of them all."""
+    completion = commands.add_parser(
+        "completion",
+        help="print the completion of a shell",
+        epilog='For bash: eval "$(tfmlm completion bash)". For zsh, after compinit: '
+        'eval "$(tfmlm completion zsh)". For fish: tfmlm completion fish | source.',
+    )
+    completion.add_argument("shell", choices=_SHELLS)
+    completion.set_defaults(command=_completion, make_parser=make_parser)
+
+
+def _completion(options: argparse.Namespace) -> int:
+    print(write_completion(options.make_parser(), options.shell))
+    return 0
 
 
 def write_completion(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -1,0 +1,35 @@
+"""The command `tfmlm config`: every key, or what a file comes to."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+
+from tfmlm.cli.shared import add_overrides
+from tfmlm.config.keys import list_keys
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `config` to the other commands."""
+    config = commands.add_parser("config", help="list every key, or show what a file comes to")
+    config.add_argument("config", nargs="?", help="YAML file; without it, every key with its default")
+    add_overrides(config)
+    config.set_defaults(command=_config)
+
+
+def _config(options: argparse.Namespace) -> int:
+    from tfmlm.config.load import dump_config, load_config
+
+    if options.config is None:
+        print(describe_keys())
+    else:
+        print(dump_config(load_config(options.config, options.overrides)), end="")
+    return 0
+
+
+def describe_keys() -> str:
+    """Every key of the configuration with its default and meaning."""
+    return "\n".join(
+        f"{name}.{key} = {default!r}\n{textwrap.indent(textwrap.fill(meaning, 88), '    ')}"
+        for name, key, default, meaning in list_keys()
+    )

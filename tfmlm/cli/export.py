@@ -1,0 +1,26 @@
+"""The command `tfmlm export`: a model folder in, a SavedModel out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tfmlm.cli.shared import add_overrides, start_libraries
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `export` to the other commands."""
+    export = commands.add_parser("export", help="write a SavedModel of a run or a model folder")
+    export.add_argument("model", type=Path, help="run or model folder")
+    add_overrides(export)
+    export.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    start_libraries()
+    from tfmlm.run import export_run
+    from tfmlm.run_folder import load_trained
+
+    export = export_run(*load_trained(options.model, options.overrides))
+    print("\n".join([str(export.path), *(f"note: {note}" for note in export.notes)]))
+    return 0

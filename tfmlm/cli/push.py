@@ -1,0 +1,30 @@
+"""The command `tfmlm push`: a model folder goes to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from tfmlm.cli.shared import add_overrides
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `push` to the other commands."""
+    push = commands.add_parser("push", help="upload the model of a run to the Hugging Face Hub")
+    push.add_argument("model", type=Path, help="run or model folder")
+    add_overrides(push)
+    push.set_defaults(command=_push)
+
+
+def _push(options: argparse.Namespace) -> int:
+    from tfmlm.hub.push import push_model
+    from tfmlm.library_logging import quieten_hub, show_progress_lines
+    from tfmlm.run_folder import load_trained
+
+    quieten_hub()
+    show_progress_lines()
+    config, model_dir = load_trained(options.model, options.overrides)
+    command = shlex.join(["tfmlm", "push", str(options.model), *options.overrides])
+    print(push_model(model_dir, config.hub, command))
+    return 0
