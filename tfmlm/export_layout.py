@@ -1,4 +1,4 @@
-"""The folder of an export, `NAME/VERSION/`: which versions it holds, and which number is the next."""
+"""The folder of an export, `NAME/VERSION/`: its versions, the next number, and what lies in a version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import shutil
 import time
 import uuid
 from pathlib import Path
+
+EXTRA_DIR = "assets.extra"
+"""What lies in it, TensorFlow Serving leaves alone, but for the warm-up requests."""
+
+TOKENIZER_DIR = f"{EXTRA_DIR}/tokenizer"
+"""The tokenizer, as a Hugging Face folder."""
+
+DESCRIPTION_FILE = f"{EXTRA_DIR}/export.json"
+"""What the model is and takes, for clients."""
+
+WARMUP_FILE = f"{EXTRA_DIR}/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for requests to run before a version is served."""
+
+BATCHING_FILE = "batching_params.pbtxt"
+"""Where TensorFlow Serving looks, if it runs with --enable_per_model_batching_parameters."""
 
 _UNFINISHED = ".unfinished-"
 _ABANDONED_SECONDS = 24 * 3600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,7 +10,16 @@ from huggingface_hub import constants
 
 from tfmlm.errors import UserError
 
-_PACKAGE_SCHEME = "package:"
+PACKAGE_SCHEME = "package:"
+"""Before the name of an installed package and a folder in it."""
+
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""A repository on the Hub, with or without its owner."""
+
+
+def is_hub_id(name: str) -> bool:
+    """True for what may be a repository on the Hub, and is no path here."""
+    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def resolve_name_or_path(name_or_path: str, key: str) -> str:
@@ -22,8 +32,8 @@ def resolve_name_or_path(name_or_path: str, key: str) -> str:
     Raises:
         UserError: the package is not installed, or the path is not a folder.
     """
-    if name_or_path.startswith(_PACKAGE_SCHEME):
-        package, _, inner = name_or_path.removeprefix(_PACKAGE_SCHEME).partition("/")
+    if name_or_path.startswith(PACKAGE_SCHEME):
+        package, _, inner = name_or_path.removeprefix(PACKAGE_SCHEME).partition("/")
         try:
             spec = find_spec(package)  # finds the folder without importing the package
         except (ImportError, ValueError):
@@ -34,9 +44,7 @@ def resolve_name_or_path(name_or_path: str, key: str) -> str:
                 "`make train` installs the quickstart's"
             )
         name_or_path = str(Path(spec.submodule_search_locations[0], inner))
-    path = Path(name_or_path)
-    is_hub_id = name_or_path.count("/") <= 1 and not name_or_path.startswith((".", "~", "/"))
-    if not path.is_dir() and (path.exists() or not is_hub_id):
+    if not Path(name_or_path).is_dir() and not is_hub_id(name_or_path):
         raise UserError(f"{key} {name_or_path!r} is not a folder; give a model folder or a Hub id")
     return name_or_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -21,6 +22,37 @@ class Candidate(TypedDict):
     token: int
     token_str: str
     sequence: str
+
+
+def make_candidates(
+    scores: Sequence[Sequence[float]],
+    token_ids: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[str]],
+    fill_in: Callable[[int, int, str], str],
+) -> list[list[Candidate]]:
+    """The candidates of each of M masks in a text.
+
+    Args:
+        scores: [M, K], probabilities.
+        token_ids: [M, K].
+        tokens: [M, K], their words.
+        fill_in: gives the text, from the number of a mask (0 is the first), a token's id and the token.
+
+    Returns:
+        [M, K], in the order of the arguments.
+    """
+    return [
+        [
+            Candidate(
+                score=float(score),
+                token=int(token_id),
+                token_str=token,
+                sequence=fill_in(mask, int(token_id), token),
+            )
+            for score, token_id, token in zip(*of_mask, strict=True)
+        ]
+        for mask, of_mask in enumerate(zip(scores, token_ids, tokens, strict=True))
+    ]
 
 
 Samples = dict[str, list[list[Candidate]]]

@@ -85,7 +85,7 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         trained = train(config, folder, setup, push_callbacks)
         texts = {RUN_CONFIG_NAME: dump_config(config)}
         save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
-        plot_metrics(folder.logs_dir / "metrics.csv", folder.plots_dir)
+        plot_metrics(folder.logs_dir, folder.plots_dir)
         export = export_run(config, folder.model_dir) if config.export.enabled else None
         samples_after = _fill_after_training(config, folder)
         result = _summarize(folder, setup, trained, export, samples_before, samples_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -20,6 +21,10 @@ from tfmlm.results import Result
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
+
+
+METRICS_NAME = "metrics.csv"
+"""In the logs: a row a step and a row an evaluation, see `training.run_log`."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,18 @@ class RunFolder:
     def write_result(self, result: Result) -> None:
         """Marks the run as finished."""
         write_atomically(self.result_file, json.dumps(asdict(result), indent=2) + "\n")
+
+
+def read_metrics(logs_dir: Path) -> list[dict[str, str]]:
+    """The whole rows of `metrics.csv`, none if there is no such file.
+
+    The last row of a run that was killed may be cut short, and is left out.
+    """
+    path = logs_dir / METRICS_NAME
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def open_run_folder(config: Config) -> RunFolder:

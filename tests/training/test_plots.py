@@ -15,7 +15,7 @@ def test_a_plot_that_cannot_be_written_leaves_the_one_before(
 ) -> None:
     metrics, plots = tmp_path / "metrics.csv", tmp_path / "plots"
     metrics.write_text(HEADER + "1,2.0,0.1,100,,\n2,1.5,0.1,100,,\n")
-    plot_metrics(metrics, plots)
+    plot_metrics(metrics.parent, plots)
     before = {path.name: path.read_bytes() for path in plots.iterdir()}
     assert before.keys() == {"loss.png", "perplexity.png", "learning_rate.png", "tokens_per_second.png"}
 
@@ -25,5 +25,5 @@ def test_a_plot_that_cannot_be_written_leaves_the_one_before(
 
     monkeypatch.setattr(Figure, "savefig", write_half)
     with pytest.raises(OSError, match="no room"):
-        plot_metrics(metrics, plots)
+        plot_metrics(metrics.parent, plots)
     assert {path.name: path.read_bytes() for path in plots.iterdir()} == before

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tfmlm.errors import UserError
-from tfmlm.results import Candidate
 
 # === Answers ===
 
@@ -58,24 +57,6 @@ def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
     if len(answers) != num_texts:
         raise UserError(f"the server answered {len(answers)} texts of {num_texts}")
     return answers
-
-
-def make_candidates(answer: Answer, fill_in: Callable[[int, int, str], str]) -> list[list[Candidate]]:
-    """For each mask its candidates.
-
-    Args:
-        answer: of one text.
-        fill_in: gives the text, from the number of a mask (0 is the first), a token's id and the token.
-    """
-    return [
-        [
-            Candidate(score=score, token=token_id, token_str=token, sequence=fill_in(mask, token_id, token))
-            for score, token_id, token in zip(scores, token_ids, tokens, strict=True)
-        ]
-        for mask, (scores, token_ids, tokens) in enumerate(
-            zip(answer.scores, answer.token_ids, answer.tokens, strict=True)
-        )
-    ]
 
 
 def _read_row(

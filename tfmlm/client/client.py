@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.answers import Answer, find_masks, make_candidates, put_word, read_answers
+from tfmlm.client.answers import Answer, find_masks, put_word, read_answers
 from tfmlm.client.options import TOKEN_VARIABLE, ClientOptions
 from tfmlm.errors import UserError
-from tfmlm.results import Candidate
+from tfmlm.results import Candidate, make_candidates
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,12 @@ class FillMaskClient:
 
     def _describe(self, text: str, answer: Answer) -> FilledText:
         spans = find_masks(text, len(answer.positions), self._options.mask_token)
-        masks = make_candidates(answer, lambda mask, _, token: put_word(text, spans[mask], token))
+        masks = make_candidates(
+            answer.scores,
+            answer.token_ids,
+            answer.tokens,
+            lambda mask, _, token: put_word(text, spans[mask], token),
+        )
         return FilledText(text, masks, answer.note)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from tfmlm.client.answers import Answer, make_candidates
+from tfmlm.client.answers import Answer
 from tfmlm.client.client import FilledText, FillMaskClient, check_texts
 from tfmlm.errors import UserError
+from tfmlm.results import make_candidates
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[s
     def describe(text: str, ids: list[int], answer: Answer) -> FilledText:
         several = len(answer.positions) > 1
         masks = make_candidates(
-            answer,
+            answer.scores,
+            answer.token_ids,
+            answer.tokens,
             lambda mask, token_id, _: tokenizer.fill_in(
                 ids, answer.positions[mask], token_id, keep_special=several
             ),

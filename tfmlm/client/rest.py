@@ -12,12 +12,13 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader, SSLError
+from urllib3.exceptions import HTTPError, SSLError
 
 from tfmlm.client import failures
 from tfmlm.client.address import Address
 from tfmlm.client.options import ClientOptions
 from tfmlm.errors import UserError
+from tfmlm.retry_after import read_retry_after
 
 _PASSING = (429, 502, 503, 504)
 """Answers that another attempt may better: `Predict` changes nothing, so it may be sent again."""
@@ -83,7 +84,8 @@ class RestTransport:
                 failure = self._refuse(status, answer)
                 if status not in _PASSING:
                     raise failure
-                wait = _read_retry_after(headers, wait)
+                asked = read_retry_after(headers)
+                wait = wait if asked is None else asked
             if time.monotonic() >= deadline:
                 failure = failures.late(self._address, self._options.timeout_seconds)
             if attempt == self._options.max_attempts or time.monotonic() + wait >= deadline:
@@ -161,12 +163,3 @@ def _parse(answer: bytes) -> Any:
         return json.loads(answer)
     except ValueError:
         return None
-
-
-def _read_retry_after(headers: Mapping[str, str], otherwise: float) -> float:
-    """Seconds that the server asks to wait, if it says so in a way that can be read."""
-    value = headers.get("Retry-After")
-    try:
-        return otherwise if value is None else float(urllib3.Retry().parse_retry_after(value))
-    except (InvalidHeader, ValueError, OverflowError):
-        return otherwise

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfmlm.config.schema import FILE_SOURCES, Config, DataConfig, HubConfig, TokenizerConfig, TrainConfig
 from tfmlm.errors import UserError
+from tfmlm.model_names import HUB_ID
 
 _CHOICES = {
     "data.on_bad_rows": ("error", "skip"),
@@ -116,7 +117,7 @@ def _check_vocabulary(tokenizer: TokenizerConfig) -> None:
 def _check_hub(hub: HubConfig, data: DataConfig) -> None:
     if hub.push and not hub.repo_id:
         raise UserError("hub.push is true and hub.repo_id is empty; set it to a name such as me/my-model")
-    if hub.repo_id and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub.repo_id, re.ASCII):
+    if hub.repo_id and not HUB_ID.fullmatch(hub.repo_id):
         raise UserError(f"hub.repo_id is {hub.repo_id!r}; it must be a name such as me/my-model")
     for key, branch in (("revision", hub.revision), ("checkpoints", hub.checkpoints)):
         if branch is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", branch, re.ASCII):

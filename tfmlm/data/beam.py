@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from tfmlm.data.files import BadRow
 from tfmlm.data.packing import StreamTokenizer, TokenStream, make_blocks, slice_stream
-from tfmlm.data.shard_writing import ShardJob
+from tfmlm.data.shard_job import ShardJob
 from tfmlm.data.shards import SPLITS, Shard, write_shard
 from tfmlm.errors import UserError
 

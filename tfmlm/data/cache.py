@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
 
+from tfmlm.atomic_files import begin_shared_folder
 from tfmlm.errors import FULL_DISK_NUMBERS, UserError, reason_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ def make_once(name: str, write: Callable[[Path], object]) -> Path:
         _LOGGER.warning("cached file %s is damaged, and is made again", damaged)
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        _write_whole(folder, write)
+        with begin_shared_folder(folder) as unfinished:
+            write(unfinished)
+            (unfinished / _SUMS_NAME).write_text(json.dumps(_hash_files(unfinished)), encoding="utf-8")
     except OSError as error:
         # An error of what `write` reads is not the cache's.
         if error.errno not in FULL_DISK_NUMBERS and not _names_a_file_in(folder.parent, error):
@@ -59,19 +61,6 @@ def make_once(name: str, write: Callable[[Path], object]) -> Path:
             "TFMLM_CACHE to another folder"
         ) from error
     return folder
-
-
-def _write_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
-        unfinished = Path(scratch, folder.name)
-        write(unfinished)
-        (unfinished / _SUMS_NAME).write_text(json.dumps(_hash_files(unfinished)), encoding="utf-8")
-        try:
-            unfinished.replace(folder)
-        except OSError:  # a folder does not replace the one that another process has finished meanwhile
-            if not folder.is_dir():
-                raise
 
 
 def _find_damaged(folder: Path) -> Path | None:

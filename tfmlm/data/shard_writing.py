@@ -2,88 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 import tensorflow as tf
-from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
-from tfmlm.data.files import BadRow
-from tfmlm.data.packing import NO_TOKENS, BlockFormat, Columns, pack_texts
-from tfmlm.data.prepare import make_block_format, make_tokenizer
+from tfmlm.data.packing import Columns, pack_texts
+from tfmlm.data.prepare import make_tokenizer
+from tfmlm.data.shard_job import ShardJob, describe_settings
 from tfmlm.data.shards import (
     MANIFEST_NAME,
     SPLITS,
     Manifest,
     Shard,
-    fingerprint_tokenizer,
     is_shard_folder,
     read_manifest,
     read_settings,
     save_tokenizer,
-    write_manifest,
     write_shard,
 )
-from tfmlm.data.splitting import Texts, TextSplit, load_texts
+from tfmlm.data.splitting import load_texts
 from tfmlm.errors import UserError, reason_of
 
 _OWN_FILE = r"((train|validation)-\d{5,}\.tfrecord|manifest\.json)"
 _OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}")
 """What `prepare` writes into a folder, and may clear away."""
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """Everything that decides the bytes of the shards.
-
-    Attributes:
-        config: where the texts come from.
-        folder: where the shards go, local or remote.
-        blocks_per_shard: blocks in every shard but the last of a split.
-        tokenizer: makes the tokens.
-        split: tells training and held-out texts apart.
-    """
-
-    config: Config
-    folder: str
-    blocks_per_shard: int
-    tokenizer: PreTrainedTokenizerFast
-    split: TextSplit
-
-    @property
-    def block_format(self) -> BlockFormat:
-        """What the blocks look like."""
-        return make_block_format(self.config, self.tokenizer)
-
-    def open_texts(self) -> Texts:
-        """The texts, without choosing anew which are held out."""
-        return load_texts(self.config.data, self.config.run.seed, self.split)
-
-    def name_shard(self, split: str, index: int) -> str:
-        """File name of a shard."""
-        return f"{split}-{index:05d}.tfrecord"
-
-    def finish(self, splits: dict[str, list[Shard]], bad_rows: Iterable[BadRow]) -> Manifest:
-        """Writes the manifest, if there is anything in both splits."""
-        if not all(splits.values()):
-            raise UserError(NO_TOKENS)
-        manifest = Manifest(
-            block_size=self.config.data.block_size,
-            with_words=self.config.masking.whole_word,
-            tokenizer_fingerprint=fingerprint_tokenizer(self.tokenizer),
-            settings=describe_settings(self.config, self.blocks_per_shard),
-            splits=splits,
-            bad_rows=sorted(bad_rows),
-        )
-        write_manifest(self.folder, manifest)
-        return manifest
 
 
 def prepare_shards(
@@ -114,23 +62,6 @@ def prepare_shards(
     except (tf.errors.OpError, OSError) as error:
         raise UserError(f"{folder!r} cannot be written: {reason_of(error)}") from error
     return read_manifest(folder)
-
-
-def describe_settings(config: Config, blocks_per_shard: int) -> dict[str, Any]:
-    """The keys that decide the blocks, as they stand in the manifest."""
-    # These change how the source is read, not what comes of it; but a stream's `max_rows` are its first.
-    omitted = {"num_proc"} if config.data.max_rows else {"num_proc", "streaming"}
-    data = {name: value for name, value in asdict(config.data).items() if name not in omitted}
-    settings = {
-        "seed": config.run.seed,
-        "data": data,
-        "tokenizer": asdict(config.tokenizer),
-        "model": config.model.name_or_path,
-        "model_type": config.model.config.get("model_type"),
-        "whole_word": config.masking.whole_word,
-        "blocks_per_shard": blocks_per_shard,
-    }
-    return dict(json.loads(json.dumps(settings)))
 
 
 def _clear(folder: str, settings: dict[str, Any]) -> None:

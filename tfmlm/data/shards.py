@@ -11,9 +11,7 @@ import json
 import posixpath
 import re
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.atomic_remote_files import begin_remote_file
 from tfmlm.config import FILE_SOURCES
 from tfmlm.data.files import BadRow
 from tfmlm.data.packing import Columns
@@ -86,7 +85,7 @@ class Manifest:
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
     num_blocks = num_tokens = 0
-    with _writing(folder, name) as unfinished:
+    with begin_remote_file(folder, name) as unfinished:
         with tf.io.TFRecordWriter(unfinished) as writer:
             for columns in blocks:
                 num_blocks += len(columns["example_id"])
@@ -94,19 +93,6 @@ def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
                 for record in _serialize(columns):
                     writer.write(record)
         return Shard(name, num_blocks, num_tokens, tf.io.gfile.stat(unfinished).length, hash_file(unfinished))
-
-
-@contextmanager
-def _writing(folder: str, name: str) -> Iterator[str]:
-    """A temporary name for a file, local or remote, that gets its own when the block ends well."""
-    unfinished = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}")
-    try:
-        yield unfinished
-        tf.io.gfile.rename(unfinished, posixpath.join(folder, name), overwrite=True)
-    except BaseException:
-        with suppress(tf.errors.OpError):
-            tf.io.gfile.remove(unfinished)
-        raise
 
 
 def _serialize(columns: Columns) -> Iterator[bytes]:
@@ -127,7 +113,7 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
         {"format": _FORMAT} | asdict(manifest) | {"bad_rows": [row._asdict() for row in manifest.bad_rows]},
         indent=1,
     )
-    with _writing(folder, MANIFEST_NAME) as unfinished, tf.io.gfile.GFile(unfinished, "w") as file:
+    with begin_remote_file(folder, MANIFEST_NAME) as unfinished, tf.io.gfile.GFile(unfinished, "w") as file:
         file.write(text + "\n")
 
 

@@ -67,25 +67,18 @@ class FillMask(tf.Module):
         # Logits for the masks that there are, not for the most that a text has times all texts.
         places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
         rows, columns = places[:, 0], places[:, 1]
-        num_texts = tf.shape(input_ids)[0]
         logits = apply_head(self.model, self._compute_hidden(input_ids, attention_mask, places))
         scores, token_ids = tf.math.top_k(tf.nn.softmax(tf.cast(logits, tf.float32)), self.top_k)
 
         slots = tf.stack([rows, tf.gather_nd(rank, places)], axis=1)
-        num_masks = tf.reduce_max(tf.concat([slots[:, 1] + 1, [1]], axis=0))
-
-        def spread(values: tf.Tensor, missing: int | float | str) -> tf.Tensor:
-            shape = tf.concat([[num_texts, num_masks], tf.shape(values)[1:]], axis=0)
-            empty = tf.fill(shape, tf.constant(missing, values.dtype))
-            filled = tf.tensor_scatter_nd_update(empty, slots, values)
-            return tf.ensure_shape(filled, [None, None, *values.shape[1:]])
-
-        return {
-            "token_ids": spread(token_ids, -1),
-            "tokens": spread(tf.gather(tf.constant(self._words), token_ids), ""),
-            "scores": spread(scores, 0.0),
-            "positions": spread(columns, -1),
-        }
+        return spread_over_masks(
+            tf.shape(input_ids)[0],
+            slots,
+            token_ids=token_ids,
+            tokens=tf.gather(tf.constant(self._words), token_ids),
+            scores=scores,
+            positions=columns,
+        )
 
     def _compute_hidden(
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
@@ -124,6 +117,44 @@ class FillMask(tf.Module):
                 tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
             ),
         ]
+
+
+def spread_over_masks(
+    num_texts: tf.Tensor,
+    slots: tf.Tensor,
+    *,
+    token_ids: tf.Tensor,
+    tokens: tf.Tensor,
+    scores: tf.Tensor,
+    positions: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """Puts what was computed for P masks where it belongs in the outputs of N texts.
+
+    Args:
+        num_texts: N.
+        slots: int32 [P, 2], the text of each mask and its number among the text's.
+        token_ids: int32 [P, K].
+        tokens: string [P, K].
+        scores: float32 [P, K].
+        positions: int32 [P], of the mask among the text's tokens.
+
+    Returns:
+        See `FillMask.fill`.
+    """
+    num_masks = tf.reduce_max(tf.concat([slots[:, 1] + 1, [1]], axis=0))
+
+    def spread(values: tf.Tensor, missing: int | float | str) -> tf.Tensor:
+        shape = tf.concat([[num_texts, num_masks], tf.shape(values)[1:]], axis=0)
+        empty = tf.fill(shape, tf.constant(missing, values.dtype))
+        filled = tf.tensor_scatter_nd_update(empty, slots, values)
+        return tf.ensure_shape(filled, [None, None, *values.shape[1:]])
+
+    return {
+        "token_ids": spread(token_ids, -1),
+        "tokens": spread(tokens, ""),
+        "scores": spread(scores, 0.0),
+        "positions": spread(positions, -1),
+    }
 
 
 def leave_out_server_padding(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:

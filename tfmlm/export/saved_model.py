@@ -18,19 +18,10 @@ from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.warmup import make_samples, write_batching_parameters, write_warmup_requests
-from tfmlm.export_layout import add_version, begin_version
+from tfmlm.export_layout import DESCRIPTION_FILE, TOKENIZER_DIR, add_version, begin_version
 from tfmlm.graph_tokenizer.parity import find_mismatch
 from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 from tfmlm.training.model import load_model_folder
-
-EXTRA_DIR = "assets.extra"
-"""What lies in it, TensorFlow Serving leaves alone, but for the warm-up requests."""
-
-TOKENIZER_DIR = f"{EXTRA_DIR}/tokenizer"
-"""Where the tokenizer lies in a version."""
-
-DESCRIPTION_NAME = f"{EXTRA_DIR}/export.json"
-"""What the model is and takes, for clients."""
 
 _LONGEST_SHOWN = 200
 """Characters of a text that differs."""
@@ -81,7 +72,7 @@ def export_saved_model(
     try:
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
-        _write_description(unfinished / DESCRIPTION_NAME, fill_mask, tokenizer, text_input is not None)
+        _write_description(unfinished / DESCRIPTION_FILE, fill_mask, tokenizer, text_input is not None)
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
         version = add_version(unfinished, root)

@@ -19,11 +19,10 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.export_layout import BATCHING_FILE, WARMUP_FILE
+
 # === Warm-up requests ===
 
-
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-"""Where TensorFlow Serving looks for the requests in a version."""
 
 _NUM_ROWS = (1, 8)
 _SHORT_LENGTH = 16  # tokens
@@ -118,9 +117,6 @@ def _read_signatures(folder: Path) -> dict[str, SignatureDef]:
 
 # === Batching parameters ===
 
-
-BATCHING_FILE = "batching_params.pbtxt"
-"""Where TensorFlow Serving looks in a version, if it runs with --enable_per_model_batching_parameters."""
 
 _PARAMETERS = """\
 # BatchingParameters of TensorFlow Serving. The number of threads is the server's: --batching_parameters_file.

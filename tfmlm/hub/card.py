@@ -23,8 +23,9 @@ from tfmlm.config import FILE_SOURCES, Config
 from tfmlm.data.shards import is_shard_folder
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
-from tfmlm.export.saved_model import DESCRIPTION_NAME
-from tfmlm.hub.redaction import is_hub_id, list_settings, redact_path
+from tfmlm.export_layout import DESCRIPTION_FILE
+from tfmlm.hub.redaction import list_settings, redact_path
+from tfmlm.model_names import is_hub_id
 from tfmlm.results import Result
 from tfmlm.run_folder import RunFolder
 from tfmlm.training.strategy import choose_precision
@@ -90,7 +91,7 @@ def _name(config: Config) -> str:
 def _takes_texts(result: Result) -> bool:
     if result.saved_model_dir is None:
         return False
-    description = json.loads(Path(result.saved_model_dir, DESCRIPTION_NAME).read_text(encoding="utf-8"))
+    description = json.loads(Path(result.saved_model_dir, DESCRIPTION_FILE).read_text(encoding="utf-8"))
     return bool(description["text_signature"])
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from tfmlm.config import FILE_SOURCES, Config
+from tfmlm.model_names import PACKAGE_SCHEME, is_hub_id
 
 _SECTIONS = ("data", "tokenizer", "masking", "model", "optimizer", "train", "distribute")
 _SEED = "run.seed"
@@ -28,7 +28,6 @@ _PATHS = (
     "run.output_dir",
     "export.dir",
 )
-_PACKAGE_SCHEME = "package:"
 
 
 def list_settings(config: Config) -> Iterator[tuple[str, str]]:
@@ -50,13 +49,8 @@ def redact_config(config: Config) -> Config:
 
 def redact_path(name: str) -> str:
     """A Hub id, a source or a package as it is; the last part of a path."""
-    is_known = name in (*FILE_SOURCES, "installed-docs") or name.startswith(_PACKAGE_SCHEME)
+    is_known = name in (*FILE_SOURCES, "installed-docs") or name.startswith(PACKAGE_SCHEME)
     return name if is_known or is_hub_id(name) else PurePosixPath(name).name
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name may be a repository on the Hub, and is no path here."""
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII) is not None and not Path(name).exists()
 
 
 def _redact_section(section: str, settings: Any) -> Any:

@@ -19,7 +19,7 @@ from tfmlm.hub.background import BackgroundPusher
 from tfmlm.hub.push import WEIGHT_FILES, interruptible
 from tfmlm.hub.redaction import redact_config
 from tfmlm.hub.upload import Upload
-from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
+from tfmlm.run_folder import METRICS_NAME, RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.callbacks import make_due_check
 from tfmlm.training.checkpoint import list_checkpoints
 from tfmlm.training.model_folder import save_model_folder
@@ -100,7 +100,7 @@ class Snapshots:
             return
         newest = steps[-1].name
         path = self._folder.snapshots_dir / f"checkpoint-{newest}"
-        files = [*steps[-1:], *best[-1:], self._folder.config_file, self._folder.logs_dir / "metrics.csv"]
+        files = [*steps[-1:], *best[-1:], self._folder.config_file, self._folder.logs_dir / METRICS_NAME]
         if self._folder.samples_file.exists():
             files.append(self._folder.samples_file)
         try:
@@ -127,7 +127,7 @@ class PushSnapshots(tf.keras.callbacks.Callback):
         self._is_model_due = make_due_check(
             hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step
         )
-        self._is_checkpoint_due = make_due_check(config.train.checkpoint_every_steps, False, None, 1)
+        self._is_checkpoint_due = make_due_check(config.train.checkpoint_every_steps)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Notes the step that the training goes on from."""

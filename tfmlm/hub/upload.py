@@ -16,11 +16,10 @@ import requests
 from huggingface_hub import HfApi, configure_http_backend, constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
 
 from tfmlm.config import HubConfig
 from tfmlm.errors import first_line
+from tfmlm.retry_after import read_retry_after
 
 # === Uploads ===
 
@@ -169,9 +168,6 @@ _ADVICE = {
     404: "check hub.repo_id and hub.revision",
     429: "the Hub wants fewer requests",
 }
-_LONGEST_WISH = 21_600.0
-"""Seconds: six hours, as newer urllib3 has it. No clock can wait for everything that a header may ask."""
-
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _SIGNED_PART = re.compile(r"\?\S*")
 """Addresses of LFS objects are signed: who has the query may write the object."""
@@ -211,7 +207,7 @@ def describe_failure(error: Exception) -> Failure:
     return Failure(
         f"{reason}; {advice}" if advice else reason,
         is_upload or status in _PASSING_STATUSES or status >= 500,
-        _read_retry_after(response),
+        read_retry_after(response.headers) or 0.0,
     )
 
 
@@ -233,11 +229,3 @@ def _list_causes(error: Exception) -> Iterator[Exception]:
 def _find_response(causes: list[Exception]) -> requests.Response | None:
     found = (each.response for each in causes if isinstance(each, requests.RequestException))
     return next((response for response in found if response is not None), None)
-
-
-def _read_retry_after(response: requests.Response) -> float:
-    try:
-        asked = Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
-    except (InvalidHeader, ValueError, OverflowError):  # the last two are of dates and of endless numbers
-        return 0
-    return float(min(asked, _LONGEST_WISH))

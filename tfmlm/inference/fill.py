@@ -16,11 +16,11 @@ from transformers import PreTrainedTokenizerFast
 from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.fill_mask import FillMask
-from tfmlm.export.saved_model import TOKENIZER_DIR
+from tfmlm.export_layout import TOKENIZER_DIR
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
 from tfmlm.inference.texts import GivenText, check_length, take_batches
-from tfmlm.results import Candidate
+from tfmlm.results import Candidate, make_candidates
 
 _TEXTS_A_BATCH = 32
 
@@ -88,24 +88,17 @@ class Predictor:
         ]
 
     def _describe(self, input_ids: NDArray[np.int64], outputs: Arrays) -> list[list[Candidate]]:
-        positions = [int(position) for position in outputs["positions"] if position >= 0]
-        return [
-            [
-                Candidate(
-                    score=float(score),
-                    token=int(token_id),
-                    token_str=token.decode(),
-                    sequence=self._fill_in(input_ids, position, token_id, keep_special=len(positions) > 1),
-                )
-                for score, token_id, token in zip(
-                    outputs["scores"][index],
-                    outputs["token_ids"][index],
-                    outputs["tokens"][index],
-                    strict=True,
-                )
-            ]
-            for index, position in enumerate(positions)
-        ]
+        is_answered = outputs["positions"] >= 0
+        positions = outputs["positions"][is_answered]
+        scores, token_ids = (outputs[name][is_answered].tolist() for name in ("scores", "token_ids"))
+        tokens = [[token.decode() for token in of_mask] for of_mask in outputs["tokens"][is_answered]]
+        keeps_special = len(positions) > 1
+        return make_candidates(
+            scores,
+            token_ids,
+            tokens,
+            lambda mask, token_id, _: self._fill_in(input_ids, positions[mask], token_id, keeps_special),
+        )
 
     def _fill_in(self, input_ids: NDArray[np.int64], position: int, token_id: int, keep_special: bool) -> str:
         """The text with one mask filled; as in the Hugging Face pipeline, other masks keep special tokens."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
+from tfmlm.export.fill_mask import spread_over_masks
 from tfmlm.training.heads import compute_logits_at
 
 Score = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -119,20 +120,14 @@ class TargetFill:
         indices = tf.constant(rows * length + columns, tf.int32)
         scores = self.score(tf.constant(input_ids), tf.constant(attention_mask), indices).numpy()
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
-        token_ids = np.array(self.targets.token_ids)
-        words = np.array([self.tokenizer.decode([token_id]).encode() for token_id in token_ids], dtype=object)
-
-        slots = (np.cumsum(is_mask, axis=1) - 1)[rows, columns]
-        num_masks = max(1, is_mask.sum(axis=1).max())
-
-        def spread(values: NDArray[Any], missing: object) -> NDArray[Any]:
-            filled = np.full((num_texts, num_masks, *values.shape[1:]), missing, values.dtype)
-            filled[rows, slots] = values
-            return filled
-
-        return {
-            "token_ids": spread(token_ids[best], -1),
-            "tokens": spread(words[best], b""),
-            "scores": spread(np.take_along_axis(scores, best, axis=1), 0.0),
-            "positions": spread(columns, -1),
-        }
+        words = [self.tokenizer.decode([token_id]) for token_id in self.targets.token_ids]
+        ranks = (np.cumsum(is_mask, axis=1) - 1)[rows, columns]
+        outputs = spread_over_masks(
+            tf.constant(num_texts),
+            tf.constant(np.stack([rows, ranks], axis=1), tf.int32),
+            token_ids=tf.gather(tf.constant(self.targets.token_ids, tf.int32), best),
+            tokens=tf.gather(tf.constant(words), best),
+            scores=tf.constant(np.take_along_axis(scores, best, axis=1)),
+            positions=tf.constant(columns, tf.int32),
+        )
+        return {name: output.numpy() for name, output in outputs.items()}

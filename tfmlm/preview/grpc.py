@@ -19,9 +19,10 @@ from tensorflow_serving.apis import (
 from tfmlm.errors import in_one_line
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.protos import make_tensor, read_predict_inputs
+from tfmlm.preview.service import PredictionService
 from tfmlm.preview.signatures import Signature
 from tfmlm.preview.status import Code, ServingError, invalid
-from tfmlm.preview.versions import LoadedVersion, ModelSpec, Versions
+from tfmlm.preview.versions import ModelSpec, Versions
 
 logger = logging.getLogger("tfmlm.preview")
 
@@ -64,7 +65,7 @@ class _PredictionService:
 
     def __init__(self, versions: Versions, options: ServeOptions) -> None:
         self._versions = versions
-        self._options = options
+        self._service = PredictionService(versions, options, _make_unknown_signature)
 
     def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
         return _answer(context, lambda: self._predict(request, context))
@@ -73,10 +74,10 @@ class _PredictionService:
         return _answer(context, lambda: self._get_metadata(request))
 
     def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._refuse(request, "classification", "classify"))
+        return _answer(context, lambda: self._refuse(request, "classify"))
 
     def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._refuse(request, "regression", "regress"))
+        return _answer(context, lambda: self._refuse(request, "regress"))
 
     def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         del request
@@ -84,20 +85,16 @@ class _PredictionService:
 
     def _predict(self, request: Any, context: Any) -> Any:
         spec = _read_spec(request)
-        with self._versions.lease(spec) as version:
-            signature = _find_signature(version, request)
+        with self._service.begin(spec, request.model_spec.signature_name) as prediction:
+            signature = prediction.signature
             outputs = _filter_outputs(request, signature)
-            inputs = read_predict_inputs(request, signature, _MAX_INPUT_VALUES)
-            version.servable.check(
-                signature, inputs, self._options.max_texts, self._options.max_answer_values
-            )
-            future = version.batcher.submit(signature, inputs)
+            future = prediction.submit(read_predict_inputs(request, signature, _MAX_INPUT_VALUES))
             context.add_callback(future.cancel)
             arrays = future.result(_read_timeout(context))
         response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
         response.model_spec.signature_name = signature.name
-        response.model_spec.version.value = version.servable.number
+        response.model_spec.version.value = prediction.version.servable.number
         for name in outputs:
             response.outputs[name].CopyFrom(make_tensor(arrays[name]))
         return response
@@ -116,10 +113,9 @@ class _PredictionService:
             response.metadata["signature_def"].Pack(version.servable.metadata)
         return response
 
-    def _refuse(self, request: Any, kind: str, method: str) -> NoReturn:
-        with self._versions.lease(_read_spec(request)) as version:
-            was = _find_signature(version, request).method_name
-        raise invalid(f"Expected {kind} signature method_name to be tensorflow/serving/{method}. Was: {was}")
+    def _refuse(self, request: Any, method: str) -> NoReturn:
+        with self._service.begin(_read_spec(request), request.model_spec.signature_name, method):
+            raise AssertionError(f"no signature is for {method}")
 
 
 class _ModelService:
@@ -181,12 +177,8 @@ def _read_spec(request: Any) -> ModelSpec:
     )
 
 
-def _find_signature(version: LoadedVersion, request: Any) -> Signature:
-    name = request.model_spec.signature_name or "serving_default"
-    signature = version.servable.signatures.get(name)
-    if signature is None:
-        raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    return signature
+def _make_unknown_signature(name: str) -> ServingError:
+    return ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
 
 
 def _filter_outputs(request: Any, signature: Signature) -> list[str]:

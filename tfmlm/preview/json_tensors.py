@@ -74,7 +74,7 @@ def _show(value: Any) -> str:
 
 
 def read_signature_name(request: Mapping[str, Any]) -> str:
-    """The signature that a request names, or the default one.
+    """The signature that a request names; empty for the default one.
 
     Raises:
         ServingError: the name is not a string.
@@ -85,7 +85,7 @@ def read_signature_name(request: Mapping[str, Any]) -> str:
             f"JSON Value: {_show(request)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
-    return name or "serving_default"
+    return name
 
 
 def read_inputs(request: Mapping[str, Any], signature: Signature) -> tuple[Arrays, bool]:

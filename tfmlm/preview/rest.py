@@ -22,9 +22,10 @@ from tfmlm.preview.json_tensors import decode_json, encode_outputs, read_inputs,
 from tfmlm.preview.openapi import describe_rest
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.servable import Servable
-from tfmlm.preview.signatures import Arrays, Signature
+from tfmlm.preview.service import PredictionService
+from tfmlm.preview.signatures import Arrays
 from tfmlm.preview.status import Code, ServingError, invalid
-from tfmlm.preview.versions import LoadedVersion, ModelSpec, Versions
+from tfmlm.preview.versions import ModelSpec, Versions
 
 logger = logging.getLogger("tfmlm.preview")
 
@@ -39,11 +40,6 @@ _LARGE_ANSWER_VALUES = 2**14
 
 _BODY_SECONDS = 30.0
 """How long a client may take to send its request."""
-
-_METHODS = {
-    "classify": ("classification", "tensorflow/serving/classify"),
-    "regress": ("regression", "tensorflow/serving/regress"),
-}
 
 
 def make_app(versions: Versions, options: ServeOptions) -> Starlette:
@@ -107,6 +103,7 @@ class _ModelApi:
     def __init__(self, versions: Versions, options: ServeOptions) -> None:
         self._versions = versions
         self._options = options
+        self._service = PredictionService(versions, options, _make_unknown_signature)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -156,18 +153,13 @@ class _ModelApi:
             request = await asyncio.to_thread(decode_json, body)
         else:
             request = decode_json(body)
-        with self._versions.lease(spec) as version:
-            signature = _find_signature(version, read_signature_name(request))
-            if method != "predict":
-                kind, wanted = _METHODS[method]
-                raise invalid(
-                    f"Expected {kind} signature method_name to be {wanted}. Was: {signature.method_name}"
-                )
+        with self._service.begin(spec, read_signature_name(request), method) as prediction:
+            signature = prediction.signature
             if len(body) > _LARGE_BODY_BYTES:
-                inputs, in_rows = await asyncio.to_thread(self._read_inputs, version, request, signature)
+                inputs, in_rows = await asyncio.to_thread(read_inputs, request, signature)
             else:
-                inputs, in_rows = self._read_inputs(version, request, signature)
-            outputs = await asyncio.wrap_future(version.batcher.submit(signature, inputs))
+                inputs, in_rows = read_inputs(request, signature)
+            outputs = await asyncio.wrap_future(prediction.submit(inputs))
         if in_rows and not signature.is_batched:
             _check_rows(outputs)
         if sum(output.size for output in outputs.values()) > _LARGE_ANSWER_VALUES:
@@ -175,13 +167,6 @@ class _ModelApi:
         else:
             answer = encode_outputs(outputs, in_rows)
         return Response(answer, media_type="application/json")
-
-    def _read_inputs(
-        self, version: LoadedVersion, request: dict[str, Any], signature: Signature
-    ) -> tuple[Arrays, bool]:
-        inputs, in_rows = read_inputs(request, signature)
-        version.servable.check(signature, inputs, self._options.max_texts, self._options.max_answer_values)
-        return inputs, in_rows
 
     def _describe(self, spec: ModelSpec, is_metadata: bool) -> Response:
         if is_metadata:
@@ -214,11 +199,8 @@ def _read_spec(match: re.Match[str]) -> ModelSpec:
     return ModelSpec(match["name"], None if version is None else int(version), match["label"])
 
 
-def _find_signature(version: LoadedVersion, name: str) -> Signature:
-    signature = version.servable.signatures.get(name)
-    if signature is None:
-        raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    return signature
+def _make_unknown_signature(name: str) -> ServingError:
+    return invalid(f'Serving signature name: "{name}" not found in signature def')
 
 
 def _check_rows(outputs: Arrays) -> None:

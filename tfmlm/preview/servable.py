@@ -14,14 +14,10 @@ from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 
+from tfmlm.export_layout import DESCRIPTION_FILE, WARMUP_FILE
 from tfmlm.preview.protos import read_predict_inputs
 from tfmlm.preview.signatures import Arrays, Signature, TensorSpec
 from tfmlm.preview.status import Code, ServingError, invalid
-
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-"""Where TensorFlow Serving looks for requests to run before a version is served."""
-
-EXPORT_FILE = "assets.extra/export.json"
 
 DEFAULT_MAX_LENGTH = 512
 """For an export that does not say how long its texts may be: attention takes memory with the square of it."""
@@ -98,7 +94,7 @@ def _read_signature_defs(folder: Path) -> Any:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / EXPORT_FILE
+    path = folder / DESCRIPTION_FILE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 

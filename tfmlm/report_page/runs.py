@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from tfmlm.config.keys import list_keys
 from tfmlm.errors import UserError
 from tfmlm.results import Result, Samples, to_perplexity
-from tfmlm.run_folder import RunFolder
+from tfmlm.run_folder import RunFolder, read_metrics
 
 
 class Point(NamedTuple):
@@ -78,7 +77,7 @@ def _read_run(path: Path) -> dict[str, Any]:
         raise UserError(f"{str(path)!r} is no run folder: it has no config.yaml; give one of `tfmlm train`")
     settings = _read_settings(folder.config_file)
     result = folder.read_result()
-    rows = _read_rows(folder.logs_dir / "metrics.csv")
+    rows = read_metrics(folder.logs_dir)
     tokens_per_step = _count_tokens_per_step(rows)
     return {
         "name": str(settings["run.name"]),
@@ -102,14 +101,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise UserError(f"{str(path)!r} cannot be read ({reason}); give the folder of another run") from error
     return settings | given
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of the log; the last one of a run that was killed may be cut short."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def _count_tokens_per_step(rows: list[dict[str, str]]) -> float:

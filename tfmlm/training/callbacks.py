@@ -57,13 +57,13 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
         super().__init__()
         self._checkpoint = checkpoint
         self._log = log
-        self._every_steps = every_steps
+        self._is_due = make_due_check(every_steps)
         self._told_to_end = told_to_end
         self._last_step = log.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves when the step is due."""
-        is_due = self._log.step // self._every_steps > self._last_step // self._every_steps
+        is_due = self._is_due(self._last_step, self._log.step)
         self._last_step = self._log.step
         if self._told_to_end.stop_requested:
             self._save_and_end()
@@ -182,7 +182,10 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
 
 
 def make_due_check(
-    every_steps: int | None, each_epoch: bool, num_blocks: int | None, blocks_per_step: int
+    every_steps: int | None,
+    each_epoch: bool = False,
+    num_blocks: int | None = None,
+    blocks_per_step: int = 1,
 ) -> Callable[[int, int], bool]:
     """Whether something is due, given the last step that was looked at and the present one.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfmlm.atomic_files import begin_folder
 from tfmlm.errors import UserError, first_line, reason_of
 from tfmlm.training.masked_lm import MaskedLanguageModel
 
@@ -123,15 +123,11 @@ class TrainingCheckpoint:
     def _write(self, state: tf.train.Checkpoint, name: str) -> None:
         if not self.is_writer:
             return
-        unfinished = self._folder / f".{name}.{os.getpid()}"
         try:
             self._remove(self._folder.glob(".*"))  # of a process that was killed
-            unfinished.mkdir(parents=True)
-            state.write(str(unfinished / _STATE))
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-            unfinished.rename(self._folder / name)
+            with begin_folder(self._folder / name) as unfinished:
+                state.write(str(unfinished / _STATE))
         except (tf.errors.OpError, OSError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
                 f"checkpoint {name} cannot be written to {str(self._folder)!r}: {reason_of(error)}{kept}; "

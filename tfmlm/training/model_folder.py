@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from transformers.modeling_tf_pytorch_utils import (
     convert_tf_weight_name_to_pt_weight_name,
 )
 
+from tfmlm.atomic_files import begin_folder
 from tfmlm.data.tokenizers import save_tokenizer_folder
 from tfmlm.errors import UserError, reason_of
 
@@ -54,18 +54,14 @@ def save_model_folder(
     Raises:
         UserError: the folder cannot be written, for want of room for one. An older one is as it was.
     """
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        _write_config(model, unfinished)
-        write_weights(model, unfinished, max_shard_bytes)
-        save_tokenizer_folder(tokenizer, unfinished)
-        for name, text in texts.items():
-            (unfinished / name).write_text(text, encoding="utf-8")
-        _replace(folder, unfinished)
+        with begin_folder(folder) as unfinished:
+            _write_config(model, unfinished)
+            write_weights(model, unfinished, max_shard_bytes)
+            save_tokenizer_folder(tokenizer, unfinished)
+            for name, text in texts.items():
+                (unfinished / name).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(
             f"model folder {str(folder)!r} cannot be written: {reason_of(error)}; "
             "make room, and the same command goes on from the last checkpoint"
@@ -80,16 +76,6 @@ def _write_config(model: TFPreTrainedModel, folder: Path) -> None:
     if hasattr(config, "dtype"):
         del config.dtype
     config.save_pretrained(folder)
-
-
-def _replace(folder: Path, finished: Path) -> None:
-    """Two renames and not a removal first: a kill leaves the old folder whole, or none, but no half."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    finished.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # === Weights under PyTorch's names and shapes ===

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from tfmlm.atomic_files import begin_file, write_atomically
 from tfmlm.errors import UserError, reason_of
+from tfmlm.run_folder import METRICS_NAME, read_metrics
 from tfmlm.training.evaluate import Evaluation
 
 _FIELDS = (
@@ -50,10 +51,10 @@ class RunLog(tf.keras.callbacks.Callback):
         self.step = self._first_step = first_step
         self.seconds = seconds
         self.tokens_per_step = tokens_per_step
-        self._path = logs_dir / "metrics.csv"
+        self._path = logs_dir / METRICS_NAME
         with _explained_errors(self._path):
             logs_dir.mkdir(parents=True, exist_ok=True)
-            earlier = _cut_after(self._path, first_step)
+            earlier = _cut_after(logs_dir, first_step)
             # Line by line, so that a killed run leaves every finished row.
             self._file = self._path.open("a", newline="", buffering=1)
             self._csv = csv.DictWriter(self._file, _FIELDS)
@@ -126,33 +127,26 @@ def _explained_errors(path: Path) -> Iterator[None]:
 
 
 def read_initial_evaluation(logs_dir: Path) -> Evaluation | None:
-    """What the evaluation before the first step found, if a run that is resumed has written it."""
-    path = logs_dir / "metrics.csv"
-    if not path.exists():
-        return None
-    with path.open(newline="") as file:
-        row = next((row for row in csv.DictReader(file) if row["step"] == "0" and row[_FIELDS[-1]]), None)
-    if row is None:
-        return None
-    return Evaluation(**{name: float(row[f"eval_{name}"]) for name in Evaluation._fields})
+    """The evaluation before the first step, if a run that is resumed has written it."""
+    for row in read_metrics(logs_dir):
+        if row["step"] == "0" and row["eval_loss"]:
+            return Evaluation(**{name: float(row[f"eval_{name}"]) for name in Evaluation._fields})
+    return None
 
 
-def _cut_after(path: Path, last_step: int) -> list[dict[str, str]]:
+def _cut_after(logs_dir: Path, last_step: int) -> list[dict[str, str]]:
     """Begins the file, or takes from it what an interrupted run wrote after the checkpoint.
 
     Returns:
         The rows of steps that stay.
     """
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row[_FIELDS[-1]] is not None]  # None: cut short
+    rows = read_metrics(logs_dir)
     kept = [row for row in rows if int(row["step"]) <= last_step]
     text = io.StringIO()
     writer = csv.DictWriter(text, _FIELDS)
     writer.writeheader()
     writer.writerows(kept)
-    write_atomically(path, text.getvalue())
+    write_atomically(logs_dir / METRICS_NAME, text.getvalue())
     return [row for row in kept if row["loss"]]
 
 
@@ -168,10 +162,9 @@ _PLOTS = {
 """File name: label of the vertical axis, and the columns with their names in the legend."""
 
 
-def plot_metrics(metrics_file: Path, plots_dir: Path) -> None:
+def plot_metrics(logs_dir: Path, plots_dir: Path) -> None:
     """Draws one PNG for each of loss, perplexity, learning rate and tokens/s against the step."""
-    with metrics_file.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_metrics(logs_dir)
     plots_dir.mkdir(parents=True, exist_ok=True)
     for name, (label, columns) in _PLOTS.items():
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")  # not pyplot: no display, no global state
