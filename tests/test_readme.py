@@ -11,7 +11,7 @@ import pytest
 from tests.checkout import CHECKOUT
 from tests.serving.server import run_server
 from tfmlm.cli.main import main
-from tfmlm.config.keys import list_keys
+from tfmlm.config.schema import list_keys
 from tfmlm.data import installed_docs
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -83,9 +83,9 @@ def test_every_command_runs(
 
 
 def test_every_key_and_file_is_named() -> None:
-    for section, key, *_ in list_keys():
-        assert f"`{section}`" in README
-        assert f"`{key}`" in README, f"{section}.{key}"
+    for key in list_keys():
+        assert f"`{key.section}`" in README
+        assert f"`{key.name}`" in README, key
     for folder in ("tfmlm", "configs", "tests", "benchmarks", "saved_models"):
         assert (CHECKOUT / folder).is_dir()
         assert f"{folder}/" in README

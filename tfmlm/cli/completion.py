@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import shtab
 
-from tfmlm.config.keys import list_keys
+from tfmlm.config.schema import list_keys
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -75,7 +75,7 @@ def _choose_completer(action: argparse.Action) -> dict[str, object] | None:
 
 
 def _complete_keys() -> dict[str, object]:
-    keys = [f"{section}.{key}=" for section, key, *_ in list_keys()]
+    keys = [f"{key}=" for key in list_keys()]
     words = " ".join(keys)
     return {
         "bash": "_tfmlm_keys",

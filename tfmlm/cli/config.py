@@ -6,7 +6,7 @@ import argparse
 import textwrap
 
 from tfmlm.cli.shared import add_overrides
-from tfmlm.config.keys import list_keys
+from tfmlm.config.schema import list_keys
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +30,6 @@ def _config(options: argparse.Namespace) -> int:
 def describe_keys() -> str:
     """Every key of the configuration with its default and meaning."""
     return "\n".join(
-        f"{name}.{key} = {default!r}\n{textwrap.indent(textwrap.fill(meaning, 88), '    ')}"
-        for name, key, default, meaning in list_keys()
+        f"{key} = {key.default!r}\n{textwrap.indent(textwrap.fill(key.meaning, 88), '    ')}"
+        for key in list_keys()
     )

@@ -1,28 +1,23 @@
-"""What a configuration's types cannot say: choices, ranges, and keys that need each other."""
+"""Keys of a configuration that need or exclude each other."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-from tfmlm.config.schema import FILE_SOURCES, Config, DataConfig, HubConfig, TokenizerConfig, TrainConfig
+from tfmlm.config.schema import (
+    FILE_SOURCES,
+    Config,
+    DataConfig,
+    HubConfig,
+    Key,
+    TokenizerConfig,
+    TrainConfig,
+    list_keys,
+)
 from tfmlm.errors import UserError
 from tfmlm.model_names import HUB_ID
 
-_CHOICES = {
-    "data.on_bad_rows": ("error", "skip"),
-    "data.sample_by": ("line", "paragraph", "document"),
-    "tokenizer.algorithm": ("wordpiece", "byte_bpe", "unigram"),
-    "optimizer.schedule": ("linear", "cosine", "polynomial", "constant"),
-    "train.keep": ("last", "best"),
-    "train.precision": ("float32", "bfloat16", "float16"),
-    "train.logits": ("masked", "all"),
-    "train.resume": ("auto", "never"),
-    "export.text_signature": ("auto", "require", "off"),
-    "export.long_texts": ("cut", "refuse"),
-    "distribute.strategy": ("auto", "one_device", "mirrored", "multi_worker", "tpu"),
-}
 _SMALLEST_VOCABULARIES = {
     "wordpiece": (6, "5 special tokens"),
     "byte_bpe": (261, "5 special tokens and 256 bytes"),
@@ -30,65 +25,15 @@ _SMALLEST_VOCABULARIES = {
 }
 """By algorithm: the size, and what it is for."""
 
-_POSITIVE = (
-    "data.max_rows",
-    "data.block_size",
-    "data.num_proc",
-    "tokenizer.train_vocab_size",
-    "optimizer.learning_rate",
-    "train.epochs",
-    "train.max_steps",
-    "train.max_seconds",
-    "train.per_replica_batch_size",
-    "train.gradient_accumulation_steps",
-    "train.checkpoint_every_steps",
-    "train.kept_checkpoints",
-    "train.evaluate_every_steps",
-    "train.early_stopping_patience",
-    "train.steps_per_execution",
-    "optimizer.polynomial_power",
-    "export.top_k",
-    "export.max_masks",
-    "hub.every_steps",
-    "hub.timeout_seconds",
-)
-_NOT_NEGATIVE = (
-    "run.seed",
-    "optimizer.weight_decay",
-    "optimizer.warmup_steps",
-    "optimizer.max_grad_norm",
-    "model.freeze_layers",
-    "hub.retry_seconds",
-)
-_FRACTIONS = (
-    "masking.rate",
-    "masking.mask_fraction",
-    "masking.random_fraction",
-    "masking.evaluation_rate",
-    "optimizer.layer_decay",
-)
-
 
 def check_config(config: Config) -> None:
-    """Checks what types cannot: choices, ranges, and keys that need each other.
+    """Checks each key alone, then keys that need each other.
 
     Raises:
         UserError: names the first wrong key, what it holds and what it may hold.
     """
-    for key, choices in _CHOICES.items():
-        _check(key, config, choices.__contains__, f"one of {', '.join(choices)}")
-    for key in _POSITIVE:
-        _check(key, config, _is_positive_or_unset, "more than 0 and less than 2**63")
-    for key in _NOT_NEGATIVE:
-        _check(key, config, lambda value: 0 <= value < 2**63, "0 or more and less than 2**63")
-    for key in _FRACTIONS:
-        _check(key, config, lambda value: value is None or 0 <= value <= 1, "between 0 and 1")
-    _check(
-        "data.validation_fraction",
-        config,
-        lambda value: 0 < value < 1,
-        "between 0 and 1, both excluded",
-    )
+    for key in list_keys():
+        _check_alone(key, getattr(getattr(config, key.section), key.name))
     masking = config.masking
     if masking.mask_fraction + masking.random_fraction > 1:
         raise UserError(
@@ -163,12 +108,8 @@ def _check_source(data: DataConfig) -> None:
         )
 
 
-def _check(key: str, config: Config, is_valid: Callable[[Any], bool], allowed: str) -> None:
-    section, name = key.split(".")
-    value = getattr(getattr(config, section), name)
-    if not is_valid(value):
-        raise UserError(f"{key} is {value!r}; it must be {allowed}")
-
-
-def _is_positive_or_unset(value: float | None) -> bool:
-    return value is None or 0 < value < 2**63
+def _check_alone(key: Key, value: Any) -> None:
+    if key.choices and value not in key.choices:
+        raise UserError(f"{key} is {value!r}; it must be one of {', '.join(key.choices)}")
+    if key.allowed and value is not None and not key.allowed.holds(value):
+        raise UserError(f"{key} is {value!r}; it must be {key.allowed.words}")

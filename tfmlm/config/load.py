@@ -18,7 +18,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from tfmlm.config.checks import check_config
-from tfmlm.config.schema import Config
+from tfmlm.config.schema import Config, list_keys
 from tfmlm.errors import UserError, first_line
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
@@ -160,7 +160,7 @@ def _to_config(settings: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         key = str(error.full_key)
         raise UserError(
-            f"{key} is {OmegaConf.select(settings, key)!r}; it must be of type {_type_of(key)}"
+            f"{key} is {OmegaConf.select(settings, key)!r}; it must be {_describe(key)}"
         ) from error
 
 
@@ -185,8 +185,12 @@ def _example_key(section: str) -> str:
     return f"{section}.{fields(_SECTIONS[section])[0].name}"
 
 
-def _type_of(key: str) -> str:
-    section, _, name = key.partition("[")[0].partition(".")
-    if section not in _SECTIONS:
-        return "mapping"
-    return next((str(item.type) for item in fields(_SECTIONS[section]) if item.name == name), "mapping")
+def _describe(name: str) -> str:
+    """What a key may hold, or an item of it such as `data.train_files[0]`."""
+    key = next((key for key in list_keys() if str(key) == name.partition("[")[0]), None)
+    if key is None:
+        return "of type mapping"
+    if key.choices:
+        return f"one of {', '.join(key.choices)}"
+    declared = {item.name: item.type for item in fields(_SECTIONS[key.section])}
+    return f"of type {declared[key.name]}"

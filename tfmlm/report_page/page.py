@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tfmlm.atomic_files import write_atomically
-from tfmlm.config.keys import list_keys
+from tfmlm.config.schema import list_keys
 from tfmlm.errors import UserError
 from tfmlm.report_page.curves import NUM_COLORS, draw_curves
 from tfmlm.report_page.runs import ShownRun, read_runs
@@ -222,7 +222,7 @@ _BESIDE_THAT = ("data.num_proc", "data.streaming")
 
 def show_settings(runs: list[ShownRun]) -> str:
     """Differing settings first and the others folded up; of one run, those that are not the defaults."""
-    defaults = {f"{section}.{key}": default for section, key, default, _ in list_keys()}
+    defaults = {str(key): key.default for key in list_keys()}
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     if len(runs) > 1:
         marked = [key for key in keys if _differs([run.settings.get(key) for run in runs])]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tfmlm.config.keys import list_keys
+from tfmlm.config.schema import list_keys
 from tfmlm.errors import UserError
 from tfmlm.results import Result, Samples, to_perplexity
 from tfmlm.run_folder import RunFolder, read_metrics
@@ -93,7 +93,7 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """The file's keys, with the defaults of those that its version did not know."""
-    settings = {f"{section}.{key}": default for section, key, default, _ in list_keys()}
+    settings = {str(key): key.default for key in list_keys()}
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
