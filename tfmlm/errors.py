@@ -57,7 +57,7 @@ FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def describe_full_disk(error: Exception, then: str) -> str | None:
-    """What the person should know.
+    """Tells of a full disk in one line.
 
     Args:
         error: whatever ended a command. TensorFlow, pyarrow and the libraries in Rust put the system's words

@@ -9,13 +9,13 @@ import uuid
 from pathlib import Path
 
 EXTRA_DIR = "assets.extra"
-"""What lies in it, TensorFlow Serving leaves alone, but for the warm-up requests."""
+"""TensorFlow Serving leaves alone what lies in it, but for the warm-up requests."""
 
 TOKENIZER_DIR = f"{EXTRA_DIR}/tokenizer"
 """The tokenizer, as a Hugging Face folder."""
 
 DESCRIPTION_FILE = f"{EXTRA_DIR}/export.json"
-"""What the model is and takes, for clients."""
+"""Tells clients which model it is, and what it takes."""
 
 WARMUP_FILE = f"{EXTRA_DIR}/tf_serving_warmup_requests"
 """Where TensorFlow Serving looks for requests to run before a version is served."""

@@ -50,7 +50,7 @@ def resolve_name_or_path(name_or_path: str, key: str) -> str:
 
 
 def advise_offline() -> str:
-    """What to add to a failure of the Hub when the environment forbids to ask it."""
+    """Advice for a failure of the Hub where the environment forbids to ask it, else nothing."""
     if not constants.HF_HUB_OFFLINE:
         return ""
     return "; HF_HUB_OFFLINE is set and this machine has no copy: unset it once to download one"

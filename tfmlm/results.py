@@ -1,4 +1,4 @@
-"""What a run, a command or a client gives: figures, and words for masks."""
+"""Results of runs, commands and clients: figures, and words for masks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Samples = dict[str, list[list[Candidate]]]
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run is judged by; `result.json`.
+    """The figures of a finished run; `result.json`.
 
     Attributes:
         perplexity: exponential of `eval_loss`, after training.

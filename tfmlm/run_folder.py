@@ -41,7 +41,7 @@ class RunFolder:
 
     @property
     def is_writer(self) -> bool:
-        """Whether this process writes checkpoints; of several workers only the chief does."""
+        """True if this process writes checkpoints; of several workers only the chief does."""
         return self.chief_path is None
 
     @property
@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def samples_file(self) -> Path:
-        """What the model filled in before training, for a run that is interrupted."""
+        """The samples that were filled in before training, for a run that is interrupted."""
         return self.logs_dir / "samples_before.json"
 
     @property
@@ -91,12 +91,12 @@ class RunFolder:
 
     @property
     def snapshots_dir(self) -> Path:
-        """What waits for the Hub while the run trains."""
+        """Folders that wait for the Hub while the run trains."""
         return self.path / "hub"
 
     @property
     def has_begun(self) -> bool:
-        """Whether a step was saved: a run that failed before it may start anew with other settings."""
+        """True once a step is saved: a run that failed before it may start anew with other settings."""
         has_checkpoint = self.checkpoints_dir.is_dir() and any(self.checkpoints_dir.iterdir())
         return has_checkpoint or self.model_dir.exists() or self.result_file.exists()
 
@@ -152,7 +152,7 @@ def open_run_folder(config: Config) -> RunFolder:
 
 
 def explain_unwritable(path: Path, error: OSError) -> UserError:
-    """What to say of a run folder that the system does not let us write."""
+    """The error for a run folder that the system does not let us write."""
     return UserError(f"run folder {str(path)!r} cannot be written: {reason_of(error)}; set run.output_dir")
 
 

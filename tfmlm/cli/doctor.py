@@ -42,7 +42,7 @@ class Finding:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it must be mended."""
+        """True if it must be mended."""
         return self.remedy is not None
 
     def __str__(self) -> str:

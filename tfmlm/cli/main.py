@@ -1,6 +1,7 @@
 """The `tfmlm` command: parses arguments, calls one function, and ends in an exit code.
 
-Nothing heavy is imported before a command needs it.
+Nothing heavy is imported before a command needs it. It is argparse's, because overrides may follow
+options and Apache Beam's flags are kept as they are, which the larger libraries do not do together.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _is_flag(argument: str) -> bool:
-    """Whether it is meant as an option; as for argparse, neither `-` nor a text with a space is."""
+    """True for what is meant as an option; as for argparse, neither `-` nor a text with a space is."""
     name = argument.partition("=")[0]
     return name.startswith("-") and name != "-" and " " not in name
 
@@ -134,7 +135,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def _goes_on(options: argparse.Namespace) -> bool:
-    """Whether the command takes up what it has begun; only that of training does."""
+    """True for a command that takes up what it has begun; only that of training does."""
     return getattr(options, "goes_on", False)
 
 

@@ -44,12 +44,12 @@ class Address:
 
     @property
     def is_rest(self) -> bool:
-        """Whether it is REST, else gRPC."""
+        """True for REST, false for gRPC."""
         return self.scheme in ("http", "https")
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether TLS is spoken."""
+        """True if TLS is spoken."""
         return self.scheme.endswith("s")
 
     @property

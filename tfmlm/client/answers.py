@@ -1,4 +1,4 @@
-"""What a served model says about the masks of a text, and the text with its words put in."""
+"""Answers of a served model about the masks of a text, and the text with its words put in."""
 
 from __future__ import annotations
 

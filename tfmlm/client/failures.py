@@ -1,4 +1,4 @@
-"""What can go wrong between client and server, as one line that says what to do."""
+"""Failures between client and server, each as one line that says what to do."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class GrpcTransport:
 
 
 def _bound(seconds: float) -> float:
-    """What gRPC takes.
+    """Seconds within the range that gRPC takes.
 
     It counts whole milliseconds, and 2**31 of them are too many. It refuses none; and of one, which its
     chance makes none at times, some calls never come back.

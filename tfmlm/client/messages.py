@@ -2,7 +2,8 @@
 
 The package `tensorflow_serving` has them too, and imports TensorFlow. These are the fields that a client
 needs, with the same names and numbers (`predict.proto`, `model.proto`, `tensor.proto`, `tensor_shape.proto`),
-in a pool of their own, so that both may be loaded in one process. What they lack is skipped when it is read.
+in a pool of their own, so that both may be loaded in one process;
+what protoc writes would go into the pool of all. What they lack is skipped when it is read.
 """
 
 from __future__ import annotations

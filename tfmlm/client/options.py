@@ -1,4 +1,4 @@
-"""What a client may be told, with the defaults."""
+"""Options of a client, with their defaults."""
 
 from __future__ import annotations
 

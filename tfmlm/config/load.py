@@ -22,7 +22,7 @@ from tfmlm.config.schema import Config, list_keys
 from tfmlm.errors import UserError, first_line
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
-"""What PyYAML and OmegaConf raise for a value that is not what its tag or its look says, such as `0x_`."""
+"""Raised by PyYAML and OmegaConf for a value that is not what its tag or its look says, such as `0x_`."""
 
 _INTERPOLATION = re.compile(r"(?<!\\)(\\\\)*\$\{")
 """`${` after an even number of backslashes; an odd one escapes it."""
@@ -186,7 +186,7 @@ def _example_key(section: str) -> str:
 
 
 def _describe(name: str) -> str:
-    """What a key may hold, or an item of it such as `data.train_files[0]`."""
+    """The values that a key may hold, or an item of it such as `data.train_files[0]`."""
     key = next((key for key in list_keys() if str(key) == name.partition("[")[0]), None)
     if key is None:
         return "of type mapping"

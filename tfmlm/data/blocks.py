@@ -52,7 +52,7 @@ class Blocks(Protocol):
         """
 
     def explain(self, error: Exception) -> UserError | None:
-        """What the person should know of an error that reading raised; None if it is not about reading."""
+        """Turns an error that reading raised into one line; None if it is not about reading."""
 
 
 def shuffle_windows(rows: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
@@ -194,7 +194,7 @@ def _narrow(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 READING_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
-"""What a record that is no block raises: TensorFlow puts it into the message, and decodes that as UTF-8."""
+"""Raised for a record that is no block: TensorFlow puts it into the message, and decodes that as UTF-8."""
 
 _FILES_AT_ONCE = 16
 """Shards that are read in turn, so that a window holds texts from far apart."""

@@ -27,7 +27,7 @@ _ROLL_ACTION_STREAM = 0x5851F42D4C957F2D
 
 @dataclass(frozen=True)
 class MaskableVocabulary:
-    """What masking must know of a tokenizer.
+    """The parts of a tokenizer that masking needs.
 
     Attributes:
         mask_token_id: the id that hides a chosen token.

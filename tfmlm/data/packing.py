@@ -21,7 +21,7 @@ Columns = dict[str, NDArray[Any]]
 """Blocks by column, see `pack_texts`."""
 
 NO_TOKENS = "the tokenizer makes no token of these texts; check the text and the tokenizer"
-"""What is wrong when there is not one block."""
+"""The message where there is not one block."""
 
 
 class TokenStream(NamedTuple):
@@ -104,7 +104,7 @@ def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> 
 
 
 class BlockFormat(NamedTuple):
-    """What blocks look like.
+    """The form of blocks.
 
     Attributes:
         block_size: L, tokens in a block.

@@ -56,7 +56,7 @@ _STREAMED_HELD_OUT = 1000
 
 
 class PreparedData(NamedTuple):
-    """What training and evaluation need of the data.
+    """The data of training and evaluation.
 
     Attributes:
         tokenizer: a fast tokenizer with a mask token.
@@ -113,7 +113,7 @@ def measure_unknown(data: PreparedData) -> float:
 
 
 def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> BlockFormat:
-    """What the configuration's blocks look like."""
+    """The form of the configuration's blocks."""
     return BlockFormat(
         block_size=config.data.block_size,
         pad_token_id=int(tokenizer.pad_token_id),

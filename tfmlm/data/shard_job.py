@@ -38,7 +38,7 @@ class ShardJob:
 
     @property
     def block_format(self) -> BlockFormat:
-        """What the blocks look like."""
+        """The form of the blocks."""
         return make_block_format(self.config, self.tokenizer)
 
     def open_texts(self) -> Texts:

@@ -31,7 +31,7 @@ from tfmlm.errors import UserError, reason_of
 
 _OWN_FILE = r"((train|validation)-\d{5,}\.tfrecord|manifest\.json)"
 _OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}")
-"""What `prepare` writes into a folder, and may clear away."""
+"""Names that `prepare` writes into a folder, and may clear away."""
 
 
 def prepare_shards(

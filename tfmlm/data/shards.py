@@ -60,7 +60,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder holds.
+    """The contents of a folder of shards.
 
     Attributes:
         block_size: tokens in a block.
@@ -131,7 +131,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
 
 
 def is_shard_folder(source: str) -> bool:
-    """Whether `data.source` names a folder of shards: with a manifest, or unfinished, or a remote one."""
+    """True if `data.source` names a folder of shards: with a manifest, or unfinished, or a remote one."""
     if source in (*FILE_SOURCES, "installed-docs"):
         return False
     if "://" in source or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME)):

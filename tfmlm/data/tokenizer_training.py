@@ -79,7 +79,7 @@ def _train_wordpiece(texts: Batches, vocab_size: int, special: list[str]) -> Pre
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
     def can_continue(letter: str) -> bool:
-        """Whether it can follow a letter in a word; punctuation and Chinese characters stand alone."""
+        """True for what can follow a letter in a word; punctuation and Chinese characters stand alone."""
         return len(pre_tokenizer.pre_tokenize_str(normalizer.normalize_str("a" + letter))) == 1
 
     counts = _count_characters(texts, normalizer)

@@ -38,7 +38,7 @@ _DATA_FILES = (
     *("vocab.txt", "vocab.json", "merges.txt"),
     *("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "tokenizer.model"),
 )
-"""What the fast tokenizers of transformers read, and `config.json` for the class of one that does not say."""
+"""Read by the fast tokenizers of transformers, and `config.json` for the class of one that does not say."""
 
 _SPECIAL_TOKENS = frozenset(
     {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}

@@ -83,7 +83,7 @@ class FillMask(tf.Module):
     def _compute_hidden(
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
-        """What the head is applied to at the rows and columns `places`, see `hidden_spec`."""
+        """The head's input at the rows and columns `places`, see `hidden_spec`."""
         compute = partial(compute_hidden_at, self.model)
         if self._group_by_length:
             return compute_by_length(compute, input_ids, attention_mask, places, hidden_spec(self.model))

@@ -13,7 +13,7 @@ def _ids_of(dtype: tf.DType) -> list[tf.TensorSpec]:
 
 
 class IdSignatures(tf.Module):
-    """What takes token ids. A signature has one dtype, so there are two for each.
+    """The signatures that take token ids. One has one dtype, so there are two for each.
 
     Args:
         fill_mask: from ids to words.
@@ -54,7 +54,7 @@ class IdSignatures(tf.Module):
 
 
 class TextSignature(tf.Module):
-    """What takes texts.
+    """The signature that takes texts.
 
     Args:
         fill_mask: from ids to words.

@@ -86,7 +86,7 @@ class TextInput(tf.Module):
         return masks.row_lengths(), tf.reduce_min(answered, axis=1), tf.reduce_max(answered, axis=1)
 
     def _describe(self, is_long: tf.Tensor, num_masks: tf.Tensor, lost: tf.Tensor) -> tf.Tensor:
-        """What a person should know of each text, string [N]."""
+        """A note on what became of each text, string [N]."""
         limit = f"the {self._max_length} tokens that the model takes"
         is_refused = is_long & self._refuses
         sentences = [

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving reads when it loads an export: sample requests, and how to join requests.
+"""Files that TensorFlow Serving reads when it loads an export: sample requests, and how to join requests.
 
 Without the requests the first client of each signature waits until the graph is optimized and memory is
 allocated. https://www.tensorflow.org/tfx/serving/saved_model_warmup

@@ -23,7 +23,7 @@ from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 _OTHER, _LETTER, _NUMBER, _SPACE = range(4)
 _CLASSES = {_LETTER: r"\p{L}", _NUMBER: r"\p{N}", _SPACE: r"\s"}
 _CONTRACTIONS = ("s", "t", "re", "ve", "m", "ll", "d")
-"""What may follow an apostrophe as a word of its own."""
+"""Endings that follow an apostrophe as a word of their own."""
 
 _OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
 """Of a BPE model, which byte-level ones do not use."""
@@ -77,7 +77,7 @@ class ByteBpe(tf.Module):
         return tf.RaggedTensor.from_row_splits(ids, row_splits, validate=False)
 
     def _find_starts(self, code_points: tf.RaggedTensor) -> tf.Tensor:
-        """Whether a word begins at each character, bool [total]."""
+        """True where a word begins, bool [total]."""
         characters = code_points.flat_values
         classes = self._classes(characters)
         rows = code_points.value_rowids()
@@ -180,7 +180,7 @@ def _look_ahead(values: tf.Tensor, rows: tf.Tensor, distance: int) -> tf.Tensor:
 
 
 def _check(described: dict[str, Any]) -> bool:
-    """Whether a space is put before a text; raises where something else than ByteLevel and BPE is at work."""
+    """True if a space is put before a text; raises where something else than ByteLevel and BPE is at work."""
     pre_tokenizer, model = described["pre_tokenizer"] or {}, described["model"]
     if pre_tokenizer.get("type") != "ByteLevel" or not pre_tokenizer.get("use_regex", True):
         raise UnsupportedTokenizerError("a BPE tokenizer whose pre-tokenizer is not ByteLevel alone")

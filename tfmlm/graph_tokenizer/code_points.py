@@ -95,7 +95,7 @@ def encode_utf8(code_points: tf.RaggedTensor) -> tf.Tensor:
 
 
 def map_characters(function: Callable[[str], str]) -> dict[int, str]:
-    """What a function makes of each character alone, where it changes it.
+    """The strings that a function makes of single characters, where it changes them.
 
     Args:
         function: takes characters one by one, so that `f(a + b) == f(a) + f(b)`.

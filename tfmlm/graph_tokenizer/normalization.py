@@ -100,7 +100,7 @@ def _load(step: dict[str, Any]) -> normalizers.Normalizer:
 
 @cache
 def _make_map(group: str) -> CharacterMap:
-    """What these steps, as JSON, make of each character; kept, since tokenizers have the same few."""
+    """The table of these steps, as JSON; kept, since tokenizers have the same few."""
     steps = normalizers.Sequence([_load(step) for step in json.loads(group)])
     return CharacterMap(map_characters(steps.normalize_str))
 

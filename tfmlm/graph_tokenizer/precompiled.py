@@ -156,7 +156,7 @@ def read_charsmap(blob: bytes) -> dict[str, str]:
 
 
 def _child_base(units: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What a child's label is combined with to find it."""
+    """The offset that a child's label is combined with to find it."""
     taken = units[nodes]
     base: NDArray[np.int64] = nodes ^ ((taken >> 10) << ((taken & (1 << 9)) >> 6))
     return base

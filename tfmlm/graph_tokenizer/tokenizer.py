@@ -94,13 +94,13 @@ def _add_rows(rows: tf.RaggedTensor, values: tf.Tensor, is_added: tf.Tensor) -> 
 
 
 def _find_firsts(segments: tf.RaggedTensor) -> tf.Tensor:
-    """Whether a segment is the first of its text, bool [total]."""
+    """True for a segment that is the first of its text, bool [total]."""
     starts = tf.gather(segments.row_splits, segments.value_rowids())
     return tf.range(tf.size(segments.flat_values)) == starts
 
 
 def _read_template(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """What stands before and behind the tokens of a text."""
+    """Ids before and behind the tokens of a text."""
     word = str(tokenizer.mask_token)
     ids = tokenizer(word)["input_ids"]
     place = ids.index(tokenizer.mask_token_id)

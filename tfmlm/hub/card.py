@@ -38,7 +38,7 @@ _MOST_FILES = 5
 
 
 class TrainingEnvironment(NamedTuple):
-    """What is neither in the configuration nor in the result.
+    """The training's surroundings, which neither the configuration nor the result tells.
 
     Attributes:
         devices: what the run computed on, such as `1 CPU`.
@@ -316,7 +316,7 @@ Then ask it from another terminal:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the code and the commands name.
+    """Names in the code and the commands.
 
     Attributes:
         text: one line with one mask.

@@ -1,4 +1,4 @@
-"""What of a configuration may be published: settings, Hub ids, and of local paths only the last part."""
+"""Redaction of a configuration before it is published: of local paths only the last part stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is pushed while a run trains: its model and its checkpoints, as they are at a step."""
+"""Snapshots of a run that trains, its model and its checkpoints as they are at a step, for the Hub."""
 
 from __future__ import annotations
 

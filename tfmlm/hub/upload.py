@@ -37,7 +37,7 @@ class PushError(Exception):
 
 @dataclass(frozen=True)
 class Upload:
-    """What one commit holds.
+    """The contents of one commit.
 
     Attributes:
         name: for messages, such as `step 40`.
@@ -150,7 +150,7 @@ def _set_timeout(seconds: float) -> None:
 
 
 FAILURES = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-"""What `huggingface_hub` raises: its own errors are `OSError`, a failed LFS upload is a `RuntimeError`, and
+"""Raised by `huggingface_hub`: its own errors are `OSError`, a failed LFS upload is a `RuntimeError`, and
 an answer that is none of the Hub's ends in one of the others."""
 
 _PASSING_STATUSES = {408, 409, 412, 425, 429}

@@ -33,7 +33,7 @@ class GivenText:
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """Its name in a message."""
         if self.place:
             return self.place
         shown = self.text[:_LONGEST_SHOWN] + ("…" if len(self.text) > _LONGEST_SHOWN else "")

@@ -1,4 +1,4 @@
-"""What `tfmlm serve` can be told, with the defaults."""
+"""Options of `tfmlm serve`, with their defaults."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _MAX_INT64 = 2**63 - 1
 
 _LARGE_BODY_BYTES = 64 * 2**10
 _LARGE_ANSWER_VALUES = 2**14
-"""What is larger becomes JSON in a thread, so that other requests go on."""
+"""A larger one becomes JSON in a thread, so that other requests go on."""
 
 _BODY_SECONDS = 30.0
 """How long a client may take to send its request."""
@@ -238,7 +238,7 @@ def make_page_routes(versions: Versions, name: str) -> list[BaseRoute]:
 
 
 def _describe_version(servable: Servable) -> dict[str, Any]:
-    """What a version takes; the number is a string, since JavaScript's numbers end at 2^53."""
+    """Describes a version; the number is a string, since JavaScript's numbers end at 2^53."""
     mask_token = servable.description.get("mask_token")
     return {
         "version": str(servable.number),

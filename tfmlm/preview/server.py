@@ -33,7 +33,7 @@ _LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Running:
-    """What a server that is ready tells.
+    """The addresses of a server that is ready, and what it serves.
 
     Attributes:
         name: of the model.

@@ -1,4 +1,4 @@
-"""What a request goes through, by REST and by gRPC alike: a lease, a signature, checks, and the batcher."""
+"""Prediction, for REST and gRPC alike: a lease, a signature, checks, and the batcher."""
 
 from __future__ import annotations
 

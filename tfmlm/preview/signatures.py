@@ -1,4 +1,4 @@
-"""What a signature takes and gives, and whether arrays fit it."""
+"""Signatures: their inputs and outputs, and a check that arrays fit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TensorSpec:
     shape: tuple[int | None, ...] | None
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape may be given."""
+        """True for the shape of an array that may be given."""
         if self.shape is None:
             return True
         return len(shape) == len(self.shape) and all(
@@ -42,7 +42,7 @@ class TensorSpec:
 
     @property
     def is_batch(self) -> bool:
-        """Whether dimension 0 is free, as that of a batch is."""
+        """True if dimension 0 is free, as that of a batch is."""
         return bool(self.shape) and self.shape is not None and self.shape[0] is None
 
     def describe_shape(self) -> str:
@@ -72,7 +72,7 @@ class Signature:
 
     @property
     def is_batched(self) -> bool:
-        """Whether dimension 0 of everything is the batch, so that requests can be run together."""
+        """True if dimension 0 of everything is the batch, so that requests can be run together."""
         specs = (*self.inputs.values(), *self.outputs.values())
         return bool(self.inputs) and all(spec.is_batch for spec in specs)
 

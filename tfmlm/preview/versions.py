@@ -34,7 +34,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """What clients may know of a version; `error` is empty unless it could not be loaded."""
+    """The state of a version, as clients are told; `error` is empty unless it could not be loaded."""
 
     number: int
     state: State
@@ -173,7 +173,7 @@ class Versions:
             return sorted(self._loaded, reverse=True)
 
     def list_servables(self) -> list[Servable]:
-        """What is served, newest first."""
+        """The servables, newest first."""
         with self._changed:
             return [self._loaded[number].servable for number in sorted(self._loaded, reverse=True)]
 
@@ -205,7 +205,7 @@ class Versions:
                 logger.exception("looking for new versions failed; going on with what is loaded")
 
     def _ensure_loaded(self, number: int) -> bool:
-        """Whether the version is loaded, after trying if it is not."""
+        """Loads the version if it is not loaded; true if it is loaded in the end."""
         if number in self._loaded:
             return True
         folder = self._folder / str(number)

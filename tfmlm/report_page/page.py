@@ -43,6 +43,7 @@ def make_page(runs: list[ShownRun], page_dir: Path) -> str:
     """
     names = ", ".join(run.name for run in runs)
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    # Not Jinja: one page of a few parts, each escaped where it is written, is no reason for a dependency.
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -130,7 +131,7 @@ def _show_state(run: ShownRun) -> str:
 
 
 def _show_unfinished(name: str, run: ShownRun) -> str:
-    """What the log of a run that is not finished tells already."""
+    """The figures of a run that is not finished, as far as its log has them."""
     if name == "perplexity" and len(run.held_out) > 1:
         return f"{run.held_out[-1].perplexity:,.2f} so far"
     if name == "perplexity before" and run.held_out:

@@ -187,7 +187,7 @@ def make_due_check(
     num_blocks: int | None = None,
     blocks_per_step: int = 1,
 ) -> Callable[[int, int], bool]:
-    """Whether something is due, given the last step that was looked at and the present one.
+    """Makes a function that says if something is due, given the last step looked at and the present one.
 
     Args:
         every_steps: due at each multiple of it.

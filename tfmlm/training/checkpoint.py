@@ -19,7 +19,7 @@ _STATE = "state"
 _NEWEST = "step"
 _BEST = "best"
 _DAMAGES = (tf.errors.OpError, ValueError, AssertionError, LookupError)
-"""What TensorFlow raises for a file that is missing, cut short or altered, or holds too little."""
+"""Raised by TensorFlow for a file that is missing, cut short or altered, or holds too little."""
 
 
 class TrainingCheckpoint:
@@ -28,6 +28,9 @@ class TrainingCheckpoint:
     The state: weights, the optimizer with its slots, its step and its loss scale, the batches trained on,
     seconds, and what evaluations have found. Data order, masks and dropout are functions of the seed and the
     number of batches, so that number is their state too.
+
+    `tf.train.CheckpointManager` writes under the final name and goes back to no older one: a kill could leave a
+    part that counts as the newest.
 
     Attributes:
         is_writer: whether this process writes; of several workers only the first does.
@@ -109,7 +112,7 @@ class TrainingCheckpoint:
         return None
 
     def is_stale(self, patience: int | None) -> bool:
-        """Whether so many evaluations in a row have found no lower loss."""
+        """True if so many evaluations in a row have found no lower loss."""
         return patience is not None and int(self.stale_evaluations) >= patience
 
     @property

@@ -63,7 +63,7 @@ def compute_hidden_at(
     indices: tf.Tensor,
     training: bool = False,
 ) -> tf.Tensor:
-    """What `apply_head` makes logits of, at chosen positions; arguments as in `compute_logits_at`.
+    """The input of `apply_head` at chosen positions; arguments as in `compute_logits_at`.
 
     Returns:
         [P, D] in the model's compute dtype, see `hidden_spec`.

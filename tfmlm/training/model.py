@@ -42,7 +42,7 @@ _MISFITS = (
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
     tf.errors.OpError,
 )
-"""What transformers and TensorFlow raise for fields and tensors that do not fit each other."""
+"""Raised by transformers and TensorFlow for fields and tensors that do not fit each other."""
 
 _COUNTED_BLOCKS = 4096
 """Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""

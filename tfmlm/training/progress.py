@@ -27,7 +27,7 @@ _PACE_STEPS = 50
 
 
 def make_progress(schedule: WarmupDecay, log: RunLog) -> ProgressBar | ProgressLines:
-    """What suits standard error."""
+    """The bar or the lines, as suits standard error."""
     return ProgressBar(schedule, log) if sys.stderr.isatty() else ProgressLines(schedule, log)
 
 

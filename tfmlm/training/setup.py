@@ -1,4 +1,4 @@
-"""What training and evaluation both need: data, masks, and a compiled model on its devices."""
+"""The set-up of training and of evaluation: data, masks, and a compiled model on its devices."""
 
 from __future__ import annotations
 

@@ -30,12 +30,15 @@ class Cluster(NamedTuple):
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes."""
+        """True for the first worker, which alone writes."""
         return self.number == 0
 
 
 def read_cluster() -> Cluster:
     """Reads `TF_CONFIG`, in which the workers are listed under `worker`, the first of them the chief.
+
+    `TFConfigClusterResolver` reads it too and checks nothing: an index out of range, or a parameter server,
+    would be found when the workers wait for each other.
 
     Raises:
         UserError: it is there and is not of that form.
@@ -99,7 +102,7 @@ def _choose(cluster: Cluster) -> str:
 
 
 def _has_local_tpu() -> bool:
-    """Whether this is a TPU VM, which shows its chips as device files."""
+    """True on a TPU VM, which shows its chips as device files."""
     return any(_DEVICES.glob("accel[0-9]*"))
 
 
@@ -154,7 +157,7 @@ def choose_precision(requested: str) -> tuple[str, list[str]]:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether the processor names bfloat16 arithmetic among its features (Linux; elsewhere taken as no)."""
+    """True if the processor names bfloat16 arithmetic among its features (Linux; elsewhere taken as no)."""
     return _CPUINFO.exists() and bool(_FAST_BFLOAT16_FLAGS & set(_CPUINFO.read_text().split()))
 
 

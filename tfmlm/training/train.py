@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """What training has done to the model of a setup.
+    """The outcome of training the model of a setup.
 
     Attributes:
         before: evaluation of the model as it was loaded or made.
