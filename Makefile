@@ -39,7 +39,7 @@ faults: $(VENV)/.installed-dev ## bring about every fault of the README's table,
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault
 
 fuzz: $(VENV)/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
-	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/test_config_fuzz.py tests/data/test_shard_fuzz.py
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/config/test_load.py tests/data/test_shard_fuzz.py
 
 mutation: $(VENV)/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
 	$(BIN)/python -m tests.mutation $(ARGS)

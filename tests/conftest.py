@@ -19,13 +19,18 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from tests.faults.table import NoteFault, make_row, write_table
-from tests.finished import Finished, finish_from_hub, finish_from_scratch
+from tests.finished import (
+    Finished,
+    Signatures,
+    assert_only_read,
+    finish_from_hub,
+    finish_from_scratch,
+    make_once,
+    save_untraced,
+)
 from tests.hub.server import HubServer, running_hub
-from tests.last_line import Command, make_command
-from tests.made_once import assert_only_read, make_once
 from tests.tiny import SENTENCES
-from tests.tiny_run import make_config
-from tests.untraced import Signatures, save_untraced
+from tests.tiny_run import Command, make_command, make_config
 from tfmlm.config import Config, TokenizerConfig
 from tfmlm.library_logging import quieten_libraries
 

@@ -1,17 +1,62 @@
-"""A finished run for each family of tokenizers, with its model, its export and its card."""
+"""Finished runs, one for each kind of tokenizer, made once for all workers, and exports without a graph."""
 
+import json
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tensorflow as tf
+from filelock import FileLock
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from transformers import PreTrainedTokenizerFast
 
-from tests.hub.interface import TOKEN
+from tests.hub.server import TOKEN
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES, with_one_layer
 from tests.tiny_run import make_config
 from tfmlm.config import Config, ExportConfig, HubConfig, ModelConfig, TokenizerConfig
 from tfmlm.config.load import load_config
+
+Files = dict[str, list[int]]
+"""Size in bytes and time of the last change, by path."""
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of this name, which `make` has filled, where it stays: runs hold their own path."""
+    folder = _find_place(factory) / name
+    record = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not record.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed here
+            folder.mkdir()
+            make(folder)
+            record.write_text(json.dumps(_list_files(folder)))
+    return folder
+
+
+def assert_only_read(factory: pytest.TempPathFactory) -> None:
+    """No test has changed what others read."""
+    for record in _find_place(factory).glob("*.json"):
+        assert _list_files(record.with_suffix("")) == json.loads(record.read_text()), record.stem
+
+
+def _find_place(factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of one test run have in common."""
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    place.mkdir(exist_ok=True)
+    return place
+
+
+def _list_files(folder: Path) -> Files:
+    # A command that reads a run holds the lock beside it.
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(folder)): [(s := path.stat()).st_size, s.st_mtime_ns] for path in paths}
 
 
 @dataclass(frozen=True)
@@ -75,3 +120,13 @@ def finish_from_hub(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """A RoBERTa of two layers from a folder in the Hub's layout."""
     write_hub_folder(folder / "hub", tokenizer)
     finish_run(folder, tokenizer, ModelConfig(name_or_path=str(folder / "hub")))
+
+
+Signatures = dict[str, Any]
+"""The functions of an export, by signature."""
+
+
+def save_untraced(module: tf.Module, folder: str, signatures: Signatures) -> None:
+    """As `tf.saved_model.save`, but the graph has nothing in it."""
+    empty = SavedModel(meta_graphs=[MetaGraphDef()])
+    Path(folder, "saved_model.pb").write_bytes(empty.SerializeToString())

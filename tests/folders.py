@@ -1,6 +1,8 @@
-"""What a folder holds."""
+"""Folders: the checkout, and the contents of others."""
 
 from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import ROWS
 from benchmarks.measure import QUICK, Size, run_alone
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from transformers import PreTrainedTokenizerFast
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES
 from tfmlm.cli.main import main

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.checkout import CHECKOUT
 from tests.finished import Finished
-from tests.hub.client import assert_no_secret, environment_for
+from tests.folders import CHECKOUT
+from tests.hub.pushed_model import assert_no_secret, environment_for
 from tests.hub.server import running_hub
 from tests.pytorch_folder import write_eli5_rows, write_hub_folder
 from tests.tiny import SENTENCES

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tests.finished import Finished
-from tests.untraced import Signatures, save_untraced
+from tests.finished import Finished, Signatures, save_untraced
 from tfmlm.config import ExportConfig
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export_layout import add_version, begin_version, list_versions

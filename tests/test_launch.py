@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 
 LAUNCH = CHECKOUT / "configs" / "launch"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 
 PACKAGE = CHECKOUT / "tfmlm"
 LAYERS = (

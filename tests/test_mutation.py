@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 
 ENTRIES = tomllib.loads((CHECKOUT / "tests/mutation/equivalent.toml").read_text(encoding="utf-8"))["mutants"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import CHECKOUT
-from tests.serving.server import run_server
+from tests.folders import CHECKOUT
+from tests.preview.server import run_server
 from tfmlm.cli.main import main
 from tfmlm.config.schema import list_keys
 from tfmlm.data import installed_docs

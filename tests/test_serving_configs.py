@@ -14,8 +14,8 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tests.checkout import CHECKOUT
-from tests.serving.messages import BatchingParameters, MonitoringConfig
+from tests.folders import CHECKOUT
+from tests.preview.asking import BatchingParameters, MonitoringConfig
 from tfmlm.export.warmup import write_batching_parameters
 
 SERVING = CHECKOUT / "configs" / "serving"
@@ -76,7 +76,7 @@ def test_batch_sizes_are_those_the_server_takes(tmp_path: Path) -> None:
         sizes = list(parameters.allowed_batch_sizes)
         assert sizes == sorted(set(sizes))
         assert sizes[-1] == parameters.max_batch_size.value  # the server refuses to start otherwise
-        assert parameters.pad_variable_length_inputs  # tests/serving/test_batching.py shows why
+        assert parameters.pad_variable_length_inputs  # tests/preview/test_batching.py shows why
     assert server.num_batch_threads.value > 0
     server.ClearField("num_batch_threads")
     assert server == export

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from transformers import AutoConfig, TFAutoModelForMaskedLM, TFPreTrainedModel
 
 SENTENCES = [
     f"{verb} the {adjective} {noun} of the given {whole}{tail}"
@@ -87,3 +88,14 @@ def without_dropout(model_type: str) -> dict[str, Any]:
         else ("hidden_dropout_prob", "attention_probs_dropout_prob")
     )
     return TINY_CONFIGS[model_type] | dict.fromkeys(names, 0.0)
+
+
+def make_tiny(model_type: str, **fields: object) -> TFPreTrainedModel:
+    defaults = {"vocab_size": 60, "pad_token_id": int(model_type in PAD_IS_ONE)}
+    config = AutoConfig.for_model(model_type, **defaults | fields)
+    model = TFAutoModelForMaskedLM.from_config(config)
+    model.build_in_name_scope()
+    return model
+
+
+TEXTS = ["Return the <mask> size.", "Load the default <mask> of the <mask> file, if it exists."]

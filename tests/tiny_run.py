@@ -1,4 +1,4 @@
-"""A tiny run as a configuration file and as processes, for tests that end processes."""
+"""Tiny runs: their configuration, in a process or in this one, and the last line that a command says."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from tests.tiny import TINY_CONFIGS, without_dropout
+from tfmlm.cli.main import main
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -111,3 +113,20 @@ def cut_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return [*make_callbacks(*arguments), tf.keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
 
     monkeypatch.setattr(fit_module, "make_callbacks", make)
+
+
+Command = Callable[..., tuple[int, str]]
+
+
+def make_command(config: Config, path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command on the configuration; its exit code and its last line of errors."""
+    path.write_text(dump_config(config))
+
+    def run_command(name: str, *arguments: str, on: Path = path) -> tuple[int, str]:
+        capfd.readouterr()
+        exit_code = main([name, str(on), *arguments])
+        errors = capfd.readouterr().err
+        assert "Traceback" not in errors, errors
+        return exit_code, (errors.splitlines() or [""])[-1]
+
+    return run_command

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, BertConfig, CanineTokenizer, PreTrainedTokenizerFast
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer

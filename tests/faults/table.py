@@ -1,9 +1,21 @@
-"""What the tests marked `fault` note of each fault, and the table that `make faults` prints of it."""
+"""What becomes of a small disk while a test runs."""
 
+import subprocess
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
+
+
+def make_room(disk: Path) -> None:
+    """From now on it has 60 MB."""
+    subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+
+
+def make_read_only(disk: Path) -> None:
+    """From now on nothing can be written there."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
 
 DONE_AGAIN = "steps since the last checkpoint, done again: the same bits"
 """What is lost where a run goes on from its last checkpoint."""

@@ -7,8 +7,7 @@ import pytest
 
 from tests.faults.table import NoteFault
 from tests.finished import Finished
-from tests.last_line import Command
-from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder
+from tests.tiny_run import Command, PowerCutError, assert_same_weights, cut_after, in_folder
 from tfmlm.config import Config
 from tfmlm.run import run
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disk import make_read_only, make_room
-from tests.faults.table import NoteFault
-from tests.last_line import Command
+from tests.faults.table import NoteFault, make_read_only, make_room
+from tests.tiny_run import Command
 
 pytestmark = pytest.mark.fault
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disk import make_room
-from tests.faults.table import DONE_AGAIN, NoteFault
+from tests.faults.table import DONE_AGAIN, NoteFault, make_room
 from tests.tiny_run import assert_same_weights, in_folder, make_config, start, wait_for_checkpoints
 from tests.waiting import WAIT_SECONDS
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.table import NoteFault
-from tests.last_line import Command
-from tests.tiny_run import make_config, start
+from tests.tiny_run import Command, make_config, start
 from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.fault

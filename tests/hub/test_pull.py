@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.hub.client import run_tfmlm
+from tests.hub.pushed_model import run_tfmlm
 from tests.hub.server import HubServer, running_hub
 from tests.pytorch_folder import write_hub_folder
 from tests.tiny import SENTENCES

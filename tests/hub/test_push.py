@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.folders import read_folder
-from tests.hub.client import NO_HUB, assert_no_secret_in, run_tfmlm
-from tests.hub.interface import TOKEN
-from tests.hub.pushed_model import COMMIT, write_model
-from tests.hub.server import HubServer
+from tests.hub.pushed_model import COMMIT, NO_HUB, assert_no_secret_in, run_tfmlm, write_model
+from tests.hub.server import TOKEN, HubServer
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.config.load import check_config, load_config
 from tfmlm.errors import UserError

@@ -10,10 +10,8 @@ import pytest
 
 from tests.faults.table import NoteFault
 from tests.folders import read_folder
-from tests.hub.client import NO_HUB, run_tfmlm, start_tfmlm
-from tests.hub.faults import Fault
-from tests.hub.pushed_model import COMMIT, write_model
-from tests.hub.server import HubServer
+from tests.hub.pushed_model import COMMIT, NO_HUB, run_tfmlm, start_tfmlm, write_model
+from tests.hub.server import Fault, HubServer
 from tests.waiting import WAIT_SECONDS
 
 STORAGE = r"^PUT /lfs/"

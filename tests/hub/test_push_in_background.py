@@ -9,10 +9,8 @@ from threading import Event
 import pytest
 
 from tests.folders import read_folder
-from tests.hub.client import assert_no_secret, assert_no_secret_in, run_tfmlm, start_tfmlm
-from tests.hub.faults import Fault
-from tests.hub.interface import TOKEN
-from tests.hub.server import HubServer
+from tests.hub.pushed_model import assert_no_secret, assert_no_secret_in, run_tfmlm, start_tfmlm
+from tests.hub.server import TOKEN, Fault, HubServer
 from tests.tiny_run import assert_same_weights, in_folder, make_config, name_workers
 from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config import Config, HubConfig

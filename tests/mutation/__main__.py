@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 from tests.mutation.forked_pytest import ForkedPytest
 from tests.mutation.report import Tally, count, describe, is_good_enough
 from tests.mutation.session import mutate

@@ -10,8 +10,7 @@ import sys
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_run, mirrored_strategy
 
-from tests.tiny import TINY_CONFIGS
-from tests.tiny_model import make_tiny
+from tests.tiny import TINY_CONFIGS, make_tiny
 from tfmlm.config import Config
 from tfmlm.config.load import load_config
 from tfmlm.training.masked_lm import MaskedLanguageModel

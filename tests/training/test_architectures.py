@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from transformers import TF_MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PreTrainedTokenizerFast
 
-from tests.last_line import Command
 from tests.tiny import (
     ALL_TINY_CONFIGS,
     OTHER_TINY_CONFIGS,
     PAD_IS_ONE,
     TINY_CONFIGS,
     TRAINED_ONLY_TINY_CONFIGS,
+    make_tiny,
     with_one_layer,
 )
-from tests.tiny_model import make_tiny
+from tests.tiny_run import Command
 from tests.training.test_model import change_config
 from tfmlm.config import (
     Config,

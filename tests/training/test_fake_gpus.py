@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 
 
 @pytest.mark.parametrize("overrides", [(), ("train.precision=float16", "train.steps_per_execution=5")])

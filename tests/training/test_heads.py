@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.tiny import OTHER_TINY_CONFIGS, TINY_CONFIGS, without_dropout
-from tests.tiny_model import make_tiny
+from tests.tiny import OTHER_TINY_CONFIGS, TINY_CONFIGS, make_tiny, without_dropout
 from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.tiny import TINY_CONFIGS, without_dropout
-from tests.tiny_model import make_tiny
+from tests.tiny import TINY_CONFIGS, make_tiny, without_dropout
 from tfmlm.config import Config, DataConfig, DistributeConfig, OptimizerConfig, TrainConfig
 from tfmlm.data.pipeline import Batch
 from tfmlm.training.evaluate import evaluate

@@ -11,8 +11,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast, TFBertModel, ViTConfig
 
 from tests.pytorch_folder import write_hub_folder
-from tests.tiny import OTHER_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, TINY_CONFIGS
-from tests.tiny_model import make_tiny
+from tests.tiny import OTHER_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, TINY_CONFIGS, make_tiny
 from tfmlm.config import Config, DataConfig, ModelConfig, TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import PADS_AT_ONE

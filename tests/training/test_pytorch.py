@@ -15,9 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES
-from tests.tiny_model import make_tiny
-from tests.training.test_weights import NAMES, compute_logits, make_random, make_rows
+from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, make_tiny
+from tests.training.test_model_folder import NAMES, compute_logits, make_random, make_rows
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.training.model import load_model_folder

@@ -1,4 +1,4 @@
-"""The log of a run that was cut short is the one of a run that was not."""
+"""A plot is whole or the one before."""
 
 import csv
 import math
@@ -9,13 +9,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.tiny_run import PowerCutError, cut_after, make_config
 from tfmlm.run import run
 from tfmlm.training import masked_lm as masked_lm_module
 from tfmlm.training import run_log as run_log_module
 from tfmlm.training.evaluate import Evaluation
-from tfmlm.training.run_log import RunLog
+from tfmlm.training.run_log import RunLog, plot_metrics
+
+HEADER = "step,loss,learning_rate,tokens_per_second,eval_loss,eval_perplexity\n"
+
+
+def test_a_plot_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, plots = tmp_path / "metrics.csv", tmp_path / "plots"
+    metrics.write_text(HEADER + "1,2.0,0.1,100,,\n2,1.5,0.1,100,,\n")
+    plot_metrics(metrics.parent, plots)
+    before = {path.name: path.read_bytes() for path in plots.iterdir()}
+    assert before.keys() == {"loss.png", "perplexity.png", "learning_rate.png", "tokens_per_second.png"}
+
+    def write_half(figure: Figure, path: Path, **settings: object) -> None:
+        Path(path).write_bytes(b"\x89PNG")
+        raise OSError("no room")
+
+    monkeypatch.setattr(Figure, "savefig", write_half)
+    with pytest.raises(OSError, match="no room"):
+        plot_metrics(metrics.parent, plots)
+    assert {path.name: path.read_bytes() for path in plots.iterdir()} == before
+
 
 TIMES = [5.0, 1.0, 2.0, 3.0, 4.0]
 """Seconds of the steps; the first one traces."""

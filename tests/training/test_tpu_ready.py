@@ -5,8 +5,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from tests.tiny import TINY_CONFIGS, long_but, with_one_layer
-from tests.tiny_model import make_tiny
+from tests.tiny import TINY_CONFIGS, long_but, make_tiny, with_one_layer
 from tfmlm.config import Config, DataConfig, TrainConfig
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer

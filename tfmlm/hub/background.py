@@ -16,9 +16,9 @@ _LOGGER = logging.getLogger(__name__)
 class BackgroundPusher:
     """A thread that uploads folders and removes them after.
 
-    A folder that waits is replaced by a newer one for the same branch; the one on its way arrives. That is
-    neither `upload_folder(run_as_future=True)`, which queues all, nor `CommitScheduler`, which commits whatever
-    lies in a folder at fixed times.
+    A folder that waits is replaced by a newer one for the same branch; the one on its way arrives. So it
+    is neither `upload_folder(run_as_future=True)`, which queues all, nor `CommitScheduler`, which commits at
+    fixed times whatever lies in a folder.
     """
 
     def __init__(self, hub: HubConfig) -> None:

@@ -29,8 +29,8 @@ class TrainingCheckpoint:
     seconds, and what evaluations have found. Data order, masks and dropout are functions of the seed and the
     number of batches, so that number is their state too.
 
-    `tf.train.CheckpointManager` writes under the final name and goes back to no older one: a kill could leave a
-    part that counts as the newest.
+    `tf.train.CheckpointManager` writes under the final name and goes back to no older one: a kill could leave
+    a part that counts as the newest.
 
     Attributes:
         is_writer: whether this process writes; of several workers only the first does.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 from tests.tiny_run import cut_after
 from tfmlm.cli.main import main
 from tfmlm.config import Config

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 from tests.hub.card.cards import TEXT, read_card, read_result, rewrite
-from tests.hub.interface import TOKEN
+from tests.hub.server import TOKEN
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.errors import UserError
 from tfmlm.hub.card import choose_text

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.checkout import CHECKOUT
+from tests.folders import CHECKOUT
 from tests.hub.card.cards import TEXT, extract, read_card, rewrite
-from tests.hub.client import environment_for, run_tfmlm
+from tests.hub.pushed_model import environment_for, run_tfmlm
 from tests.hub.server import HubServer
-from tests.serving.server import run_server
+from tests.preview.server import run_server
 from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config
 from tfmlm.inference.fill import load_predictor

@@ -1,0 +1,628 @@
+"""What users get wrong: each mistake as a case, with the command and a part of what is said to it.
+
+`python -m tests.cli.bad_input` prints the table as `docs/bad-input.md`.
+"""
+
+import gzip
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
+
+CONFIG = """
+run: {{name: bad, output_dir: {folder}/run}}
+data: {{source: text, train_files: [{folder}/texts.txt], block_size: 32}}
+model: {{name_or_path: {folder}/model}}
+train: {{max_steps: 1, per_replica_batch_size: 2}}
+export: {{enabled: false}}
+"""
+CONFIG_PATH = "{folder}/config.yaml"
+TRAIN = f"train {CONFIG_PATH}"
+
+Arrange = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mistake: what it is, how it comes about in a folder, the command, and what the answer says."""
+
+    mistake: str
+    command: str
+    says: str
+    arrange: Arrange = lambda folder: None
+
+    def make_arguments(self, folder: Path) -> list[str]:
+        return [word.replace("\u00a0", " ").format(folder=folder) for word in self.command.split(" ")]
+
+
+def write(name: str, content: str | bytes) -> Arrange:
+    def arrange(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return arrange
+
+
+def remove(name: str) -> Arrange:
+    return lambda folder: (folder / name).unlink()
+
+
+def change_json(name: str, **values: object) -> Arrange:
+    def arrange(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return arrange
+
+
+def cut(name: str, share: float) -> Arrange:
+    def arrange(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(share * len(content))])
+
+    return arrange
+
+
+def then(*arrangements: Arrange) -> Arrange:
+    def arrange(folder: Path) -> None:
+        for each in arrangements:
+            each(folder)
+
+    return arrange
+
+
+CONFIGURATION = [
+    Case("a key that is misspelt", f"{TRAIN} optimizer.learning_rat=1", "optimizer.learning_rat: "),
+    Case("a section that is misspelt", f"{TRAIN} optimiser.learning_rate=1", "Did you mean: 'optimizer'"),
+    Case(
+        "a word for a number",
+        f"{TRAIN} data.block_size=long",
+        "data.block_size is 'long'; it must be of type int",
+    ),
+    Case(
+        "a value for a list",
+        f"{TRAIN} data.train_files=a.txt",
+        "data.train_files is 'a.txt'; it must be of type list",
+    ),
+    Case(
+        "a value for a section",
+        f"config {CONFIG_PATH}",
+        "config section data is 3",
+        write("config.yaml", "data: 3"),
+    ),
+    Case("a list for keys", f"{TRAIN} model.config=[1]", "model.config is [1]; it must be of type dict"),
+    Case("an item of a list", f"{TRAIN} data.train_files[0]=a", "overrides do not fit"),
+    Case("none of the choices", f"{TRAIN} train.precision=fp8", "it must be one of float32, bfloat16"),
+    Case("a rate over 1", f"{TRAIN} masking.rate=1.5", "masking.rate is 1.5; it must be between 0 and 1"),
+    Case("fractions over 1 together", f"{TRAIN} masking.mask_fraction=0.95", "add up to more than 1"),
+    Case(
+        "an endless number",
+        f"{TRAIN} optimizer.learning_rate=.inf",
+        "learning_rate is inf; it must be more than 0",
+    ),
+    Case(
+        "a number too large",
+        f"{TRAIN} run.seed=99999999999999999999",
+        "it must be 0 or more and less than 2**63",
+    ),
+    Case(
+        "an override without =",
+        f"{TRAIN} block_size",
+        "'block_size' is not of the form section.key=value",
+    ),
+    Case("an override that is no YAML", f"{TRAIN} run.name=[", "override cannot be read"),
+    Case("an override of broken bytes", f"{TRAIN} run.name=\ud800", "override cannot be read"),
+    Case("a push to nowhere", f"{TRAIN} hub.push=true", "hub.repo_id is empty"),
+    Case("a file that is no YAML", TRAIN, "not valid YAML", write("config.yaml", "run: {name: [1")),
+    Case(
+        "a value that is not its type",
+        TRAIN,
+        "has a value that cannot be read",
+        write("config.yaml", "run: {seed: 0x_}"),
+    ),
+    Case(
+        "an object of Python in YAML",
+        TRAIN,
+        "not valid YAML",
+        write("config.yaml", "run: !!python/object/apply:os.getpid []"),
+    ),
+    Case("aliases that grow without end", TRAIN, "not valid YAML", write("config.yaml", "a: &a [x, *a]")),
+    Case(
+        "a reference to another key",
+        TRAIN,
+        "config key run.name: '${data.source}' is an interpolation, which is never resolved",
+        write("config.yaml", "run: {name: '${data.source}'}"),
+    ),
+    Case(
+        "half a letter in a sample text",
+        TRAIN,
+        "not valid YAML",
+        write("config.yaml", CONFIG.replace("name: bad,", 'name: bad, sample_texts: ["\\ud800"],')),
+    ),
+    Case(
+        "a NUL in a name",
+        TRAIN,
+        "run.name is 'a\\x00b'; it must be without",
+        write("config.yaml", 'run: {name: "a\\0b"}'),
+    ),
+    Case(
+        "a list as the file",
+        TRAIN,
+        "is a list; it must hold sections",
+        write("config.yaml", "- 1\n- 2\n"),
+    ),
+    Case("a file that is no text", TRAIN, "config.yaml'", write("config.yaml", b"run: \xff\xfe")),
+    Case("no file", "config {folder}/none.yaml", "does not exist; the shipped ones are in configs/"),
+    Case("a folder as the file", "config {folder}", "cannot be read"),
+]
+
+
+def write_manifest(**values: object) -> Arrange:
+    shard = {"name": "a.tfrecord", "num_blocks": 1, "num_tokens": 1, "num_bytes": 0, "sha256": ""}
+    fields = {
+        "format": 1,
+        "block_size": 32,
+        "with_words": False,
+        "tokenizer_fingerprint": "",
+        "settings": {},
+        "splits": {"train": [shard | values], "validation": [shard]},
+        "bad_rows": [],
+    }
+
+    def arrange(folder: Path) -> None:
+        write("shards/a.tfrecord", "")(folder)
+        write(
+            "shards/manifest.json",
+            json.dumps(fields | {key: value for key, value in values.items() if key in fields}),
+        )(folder)
+
+    return arrange
+
+
+JSON = f"{TRAIN} data.source=json data.train_files=[{{folder}}/rows.jsonl]"
+CSV = f"{TRAIN} data.source=csv data.train_files=[{{folder}}/rows.csv]"
+SHARDS = f"{TRAIN} data.source={{folder}}/shards"
+
+DATA = [
+    Case("no files", f"{TRAIN} data.train_files=[]", "needs data.train_files; it is empty"),
+    Case(
+        "a split of files",
+        f"{TRAIN} data.validation_split=test",
+        "validation_split 'test' is for Hub datasets",
+    ),
+    Case(
+        "a file that is not there",
+        f"{TRAIN} data.train_files=[{{folder}}/none.txt]",
+        "no text file matches",
+    ),
+    Case("an empty file", TRAIN, "texts.txt", write("texts.txt", "")),
+    Case("only blanks", TRAIN, "holds no text", write("texts.txt", "\n  \n")),
+    Case("no UTF-8", TRAIN, "not UTF-8", write("texts.txt", b"good\nbad \xff\n" * 20)),
+    Case("a column that is not there", JSON, "'text' does not exist", write("rows.jsonl", '{"a": "b"}\n')),
+    Case(
+        "a column of numbers",
+        f"{JSON} data.text_column=a",
+        "'a' holds int64, not text",
+        write("rows.jsonl", '{"a": 1, "b": "c"}\n'),
+    ),
+    Case("broken JSON", JSON, "rows.jsonl", write("rows.jsonl", '{"text": "a"}\n{"text": \n')),
+    Case("broken CSV", CSV, "rows.csv", write("rows.csv", 'text\na\n"b\n')),
+    Case("gzip cut short", TRAIN, "texts.txt", write("texts.txt", gzip.compress(b"a text\n" * 9999)[:40])),
+    Case("no Parquet", f"{TRAIN} data.source=parquet", "texts.txt"),
+    Case("shards of no manifest", SHARDS, "holds no manifest.json", write("shards/a.tfrecord", "")),
+    Case("a manifest that is no JSON", SHARDS, "cannot be read", write("shards/manifest.json", "{")),
+    Case(
+        "a shard outside of its folder",
+        SHARDS,
+        "is damaged (a shard's name is a path)",
+        write_manifest(name="../texts.txt"),
+    ),
+    Case(
+        "a shard by an absolute path",
+        SHARDS,
+        "is damaged (a shard's name is a path)",
+        write_manifest(name="/etc/passwd"),
+    ),
+    Case("a shard cut short", SHARDS, "is corrupt: it has 0 bytes", write_manifest(num_bytes=9)),
+    Case(
+        "blocks of another length",
+        f"{SHARDS} data.block_size=16",
+        "set data.block_size=32",
+        write_manifest(),
+    ),
+    Case("no blocks", SHARDS, "is damaged", write_manifest(num_blocks=0)),
+    Case("no tokenizer beside shards", SHARDS, "tokenizer' cannot be read", write_manifest()),
+    Case("shards of nothing", f"prepare {CONFIG_PATH} --blocks-per-shard 0", "--blocks-per-shard is 0"),
+    Case(
+        "flags of Beam without Beam",
+        f"prepare {CONFIG_PATH} --region=x",
+        "flags of Apache Beam need --runner",
+    ),
+    Case("shards among other files", f"prepare {CONFIG_PATH} --output {{folder}}", "holds other files"),
+    Case(
+        "shards below a file in a folder",
+        f"prepare {CONFIG_PATH} --output {{folder}}/texts.txt/x",
+        "texts.txt/x' cannot be written",
+    ),
+    Case("half a letter in a row", JSON, "rows.jsonl", write("rows.jsonl", '{"text": "\\ud800"}\n' * 9)),
+    Case(
+        "half a letter in every row, skipped",
+        f"{JSON} data.on_bad_rows=skip",
+        "not UTF-8 at character 1",
+        write("rows.jsonl", '{"text": "\\ud800"}\n' * 9),
+    ),
+    Case("shards below a file", f"prepare {CONFIG_PATH} --output {{folder}}/texts.txt", "texts.txt"),
+]
+
+
+def remove_mask_token(folder: Path) -> None:
+    tokenizer = RobertaTokenizerFast.from_pretrained(folder / "model")
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, pad_token=tokenizer.pad_token
+    )
+    bare.save_pretrained(folder / "bare")
+
+
+def pickle_weights(folder: Path) -> None:
+    (folder / "model/model.safetensors").rename(folder / "model/pytorch_model.bin")
+
+
+MODEL = f"{TRAIN} tokenizer.name_or_path={{folder}}/tokens"
+
+TOKENIZER = [
+    Case(
+        "no mask token",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/bare",
+        "has no mask_token",
+        remove_mask_token,
+    ),
+    Case("no tokenizer", f"{TRAIN} tokenizer.name_or_path={{folder}}", "holds no tokenizer"),
+    Case("a file cut short", TRAIN, "holds no tokenizer", cut("model/vocab.json", 0.5)),
+    Case("a tokenizer.json that is none", TRAIN, "holds no tokenizer", write("model/tokenizer.json", "[]")),
+    Case(
+        "a vocabulary of another model",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/tokens model.name_or_path=null "
+        "model.config={{model_type:\u00a0bert,vocab_size:\u00a050}}",
+        "tokens and the model only 50; use the model's own tokenizer",
+    ),
+    Case(
+        "code of its own",
+        TRAIN,
+        "which is never run",
+        write(
+            "model/tokenizer_config.json",
+            '{"auto_map": {"AutoTokenizer": ["a.B", null]}, "tokenizer_class": "B"}',
+        ),
+    ),
+    Case(
+        "a vocabulary smaller than what it begins with",
+        f"{TRAIN} tokenizer.algorithm=byte_bpe tokenizer.train_vocab_size=200",
+        "it must be at least 261 for byte_bpe, which begins with 5 special tokens and 256 bytes",
+    ),
+    Case(
+        "a RoBERTa whose padding is not at 1",
+        TRAIN,
+        "takes token 1 for padding, and pad_token_id of its config.json is 0",
+        change_json("model/config.json", pad_token_id=0),
+    ),
+    Case(
+        "an algorithm that there is not",
+        f"{TRAIN} tokenizer.algorithm=bpe",
+        "it must be one of wordpiece, byte_bpe",
+    ),
+]
+
+MODELS = [
+    Case("no folder", f"{TRAIN} model.name_or_path={{folder}}/nowhere", "is not a folder"),
+    Case("no package", f"{TRAIN} model.name_or_path=package:a.b/c", "is not installed"),
+    Case("no configuration", MODEL, "has no config.json", remove("model/config.json")),
+    Case("a configuration that is no JSON", MODEL, "cannot be loaded", write("model/config.json", "{")),
+    Case("a configuration that is a list", MODEL, "cannot be loaded", write("model/config.json", "[1]")),
+    Case(
+        "a model type of another kind",
+        MODEL,
+        "has no TensorFlow masked-LM head",
+        change_json("model/config.json", model_type="gpt2"),
+    ),
+    Case("a size that is a word", MODEL, "cannot be", change_json("model/config.json", hidden_size="a")),
+    Case(
+        "heads that do not divide",
+        MODEL,
+        "cannot be",
+        change_json("model/config.json", num_attention_heads=5),
+    ),
+    Case(
+        "code of its own",
+        MODEL,
+        "which is never run",
+        change_json("model/config.json", model_type="mine", auto_map={"AutoConfig": "a.B"}),
+    ),
+    Case("no weights", MODEL, "has no weights", remove("model/model.safetensors")),
+    Case("weights cut short", MODEL, "cannot be loaded", cut("model/model.safetensors", 0.5)),
+    Case("weights that are none", MODEL, "cannot be loaded", write("model/model.safetensors", "nothing")),
+    Case(
+        "weights of another size",
+        MODEL,
+        "cannot be loaded",
+        change_json("model/config.json", hidden_size=64),
+    ),
+    Case(
+        "pickled weights",
+        MODEL,
+        "opening a pickle can run code",
+        pickle_weights,
+    ),
+    Case(
+        "a block too long",
+        f"{TRAIN} data.block_size=71",
+        "data.block_size 71 is over the model's maximum of 70",
+    ),
+    Case("a field that there is not", f"{TRAIN} model.config.hidden_siz=8", "did you mean 'hidden_size'?"),
+    Case(
+        "a new model of a word",
+        f"{MODEL} model.name_or_path=null model.config={{{{model_type:\u00a0bert,hidden_size:\u00a0a}}}}",
+        "model.config makes no bert model",
+    ),
+    Case(
+        "a new model of so many layers as a word",
+        f"{MODEL} model.name_or_path=null "
+        "model.config={{model_type:\u00a0bert,num_hidden_layers:\u00a0a}}",
+        "model.config makes no bert model",
+    ),
+]
+
+
+def begin_run(more: str = "", checkpoint: str = "of-another-run") -> Arrange:
+    def arrange(folder: Path) -> None:
+        write(f"run/checkpoints/{checkpoint}/state.index", "nothing")(folder)
+        write("run/config.yaml", CONFIG.format(folder=folder) + more)(folder)
+
+    return arrange
+
+
+def put_tokenizer(name: str) -> Arrange:
+    return lambda folder: shutil.copytree(folder / "tokens", folder / name)
+
+
+def keep_config(folder: Path) -> None:
+    """So that the model folder counts as one of a run."""
+    write("model/run_config.yaml", CONFIG.format(folder=folder))(folder)
+
+
+RUNS = [
+    Case("a folder below a file", f"{TRAIN} run.output_dir={{folder}}/texts.txt/run", "cannot be written"),
+    Case("a folder in use", f"{TRAIN} run.output_dir={{folder}}/model", "is not empty and holds no run"),
+    Case(
+        "another run",
+        TRAIN,
+        "another configuration (optimizer.learning_rate)",
+        begin_run("optimizer: {learning_rate: 0.5}\n"),
+    ),
+    Case(
+        "a checkpoint that is damaged",
+        TRAIN,
+        "remove the folder to start anew",
+        begin_run(checkpoint="step-00000001"),
+    ),
+    Case("a run that must not resume", f"{TRAIN} train.resume=never", "train.resume is never", begin_run()),
+    Case(
+        "a result that is none",
+        TRAIN,
+        "result.json' cannot be read",
+        then(begin_run(), write("run/result.json", "[]")),
+    ),
+    Case(
+        "a run with a damaged configuration",
+        TRAIN,
+        "not valid YAML",
+        then(begin_run(), write("run/config.yaml", "{")),
+    ),
+    Case("no run to evaluate", "evaluate {folder}", "is no finished run"),
+    Case(
+        "a damaged configuration beside the model",
+        "evaluate {folder}/model",
+        "not valid YAML",
+        write("model/run_config.yaml", "["),
+    ),
+    Case("no run to push", "push {folder}", "is no finished run"),
+]
+
+HEAD_NAMES = ("lm_head.bias", "lm_head.dense", "lm_head.layer_norm")
+
+
+def drop_head(folder: Path) -> None:
+    """As an encoder is saved that was trained for something else."""
+    file = folder / "model" / "model.safetensors"
+    weights = {name: values for name, values in load_file(file).items() if not name.startswith(HEAD_NAMES)}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+NO_HEAD = "lack 5 tensors of the masked-LM head (lm_head."
+
+PREDICT_AND_EXPORT = [
+    Case("a model without a head", "predict {folder}/model a\u00a0<mask>", NO_HEAD, drop_head),
+    Case("targets for it", "predict {folder}/model a\u00a0<mask> --targets=a", NO_HEAD, drop_head),
+    Case("scores of it", "score {folder}/model a", NO_HEAD, drop_head),
+    Case("an export of it", "export {folder}/model", NO_HEAD, then(keep_config, drop_head)),
+    Case("an evaluation of it", "evaluate {folder}/model", NO_HEAD, then(keep_config, drop_head)),
+    Case("no model", "predict {folder}/nowhere/x a\u00a0<mask>", "is not a folder"),
+    Case("a text without a mask", "predict {folder}/model no\u00a0mask", "has no mask; write <mask>"),
+    Case(
+        "a text that is too long",
+        "predict {folder}/model <mask>" + "\u00a0a" * 100,
+        "the model takes 70; shorten it",
+    ),
+    Case("no candidates", "predict {folder}/model <mask> --top-k 0", "--top-k is 0; it must be 1 or more"),
+    Case(
+        "a SavedModel that is none",
+        "predict {folder}/saved <mask>",
+        "saved",
+        write("saved/1/saved_model.pb", "nothing"),
+    ),
+    Case(
+        "words for a SavedModel that is none",
+        "predict {folder}/saved <mask> --targets list",
+        "is no export of tfmlm, or damaged",
+        then(write("saved/1/saved_model.pb", "nothing"), put_tokenizer("saved/1/assets.extra/tokenizer")),
+    ),
+    Case(
+        "an output below a file",
+        "predict {folder}/model <mask> --output {folder}/texts.txt/x",
+        "texts.txt/x' cannot be written: Not a directory",
+    ),
+    Case(
+        "half a letter in JSON",
+        "predict {folder}/model --input {folder}/rows.jsonl",
+        "rows.jsonl row 2 is not Unicode: character 8 is a lone surrogate",
+        write("rows.jsonl", '{"text": "a <mask>"}\n{"text": "<mask> \\ud800"}\n'),
+    ),
+    Case(
+        "an argument that is no UTF-8",
+        "predict {folder}/model <mask>\udcff",
+        "is not Unicode: character 7 is a lone surrogate",
+    ),
+    Case("a score of no UTF-8", "score {folder}/model \udcff", "is not Unicode"),
+    Case("an export of no run", "export {folder}/model", "has no run_config.yaml"),
+    Case(
+        "an export below a file",
+        "export {folder}/model export.dir={folder}/texts.txt",
+        "failed",
+        keep_config,
+    ),
+    Case(
+        "candidates in an export",
+        "export {folder}/model export.top_k=0",
+        "export.top_k is 0",
+        keep_config,
+    ),
+]
+
+
+FREE_PORTS = "--port 0 --grpc-port 0"
+
+SERVER = [
+    Case("no version", f"serve {{folder}} {FREE_PORTS}", "has no version"),
+    Case(
+        "no folder",
+        f"serve {{folder}}/none {FREE_PORTS}",
+        "is no folder; give one that `tfmlm export` wrote",
+    ),
+    Case(
+        "a version for its folder",
+        f"serve {{folder}}/saved/1 {FREE_PORTS}",
+        "is one version; give the folder above it",
+        write("saved/1/saved_model.pb", ""),
+    ),
+    Case(
+        "a version that does not load",
+        f"serve {{folder}}/saved {FREE_PORTS}",
+        "no version in",
+        write("saved/1/saved_model.pb", "nothing"),
+    ),
+    Case("a label of no number", "serve {folder} --label new", "--label is 'new'; it must be like stable=1"),
+    Case("a batch of nothing", "serve {folder} --max-batch 0", "--max-batch is 0; it must be 1 or more"),
+    Case(
+        "a port that there is not",
+        "serve {folder} --port 70000",
+        "--port is 70000; it must be 0 to 65535",
+    ),
+    Case(
+        "a host that there is not",
+        f"serve {{folder}} {FREE_PORTS} --host 192.0.2.1",
+        "cannot listen on 192.0.2.1",
+    ),
+    Case(
+        "a name with a slash",
+        "serve {folder} --name a/b",
+        "--name is 'a/b'; it must be a name without / and :",
+    ),
+]
+
+CLIENT = [
+    Case("no URL", "query nowhere <mask>", "does not name a served model; write http(s)://"),
+    Case("a password in the URL", "query http://me:secret@localhost:1/v1/models/a <mask>", "leave it out"),
+    Case(
+        "a port that there is not",
+        "query http://localhost:99999/v1/models/a <mask>",
+        "the URL of the server is not valid",
+    ),
+    Case(
+        "nobody listens (REST)",
+        "query http://127.0.0.1:9/v1/models/a <mask> --max-attempts 1",
+        "cannot reach http://127.0.0.1:9",
+    ),
+    Case(
+        "nobody listens (gRPC)",
+        "query grpc://127.0.0.1:9/a <mask> --max-attempts 1 --timeout 5",
+        "grpc://127.0.0.1:9/a",
+    ),
+    Case("no time", "query http://127.0.0.1:9/v1/models/a <mask> --timeout 0", "it must be above 0"),
+    Case(
+        "too many attempts",
+        "query http://127.0.0.1:9/v1/models/a <mask> --max-attempts 9",
+        "it must be 1 to 5",
+    ),
+    Case(
+        "no certificate",
+        "query https://127.0.0.1:9/v1/models/a <mask> --ca-file {folder}/texts.txt",
+        "holds no certificate",
+    ),
+    Case(
+        "no tokenizer",
+        "query http://127.0.0.1:9/v1/models/a <mask> --tokenizer {folder}",
+        "has no tokenizer.json",
+    ),
+    Case(
+        "a tokenizer that is none",
+        "query http://127.0.0.1:9/v1/models/a <mask> --tokenizer {folder}",
+        "cannot be read",
+        write("tokenizer.json", "[]"),
+    ),
+    Case(
+        "a text that is no UTF-8, tokenized here",
+        "query http://127.0.0.1:9/v1/models/a \ud800 --tokenizer {folder}/tokens",
+        "has bytes that are not UTF-8",
+    ),
+    Case(
+        "a text that is no UTF-8",
+        "query http://127.0.0.1:9/v1/models/a \ud800",
+        "has bytes that are not UTF-8",
+    ),
+]
+
+
+TABLE: dict[str, list[Case]] = {
+    "Configuration": CONFIGURATION,
+    "Data": DATA,
+    "Tokenizer": TOKENIZER,
+    "Model": MODELS,
+    "Run and checkpoint": RUNS,
+    "Predict and export": PREDICT_AND_EXPORT,
+    "Server": SERVER,
+    "Client": CLIENT,
+}
+
+
+def write_page() -> str:
+    """The table as Markdown."""
+    lines = [
+        "# What tfmlm says to mistakes",
+        "",
+        "Every mistake below ends in exit code 2 and one line on the error stream that says what was",
+        "received and what to do. Nothing half-written stays behind. `--debug` shows the traceback as well.",
+        "The page is made from the cases that are tested:",
+        "`python -m tests.cli.bad_input > docs/bad-input.md`.",
+    ]
+    for area, cases in TABLE.items():
+        lines += ["", f"## {area}", "", "| The mistake | The line holds |", "| --- | --- |"]
+        lines += [f"| {case.mistake} | `{case.says.strip()}` |" for case in cases]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(write_page())

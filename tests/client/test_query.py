@@ -1,0 +1,103 @@
+"""`tfmlm query` prints what `tfmlm predict` prints, or one line."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from tests.client.asking import TEXTS, TOKEN
+from tests.client.peer import Peer, ServedModel, serve_grpc, serve_rest
+from tfmlm.cli.main import main
+from tfmlm.export.saved_model import TOKENIZER_DIR
+
+
+@pytest.fixture(scope="module")
+def printed(version: Path) -> dict[str, str]:
+    """What `tfmlm predict` prints, without and with `--json`."""
+    outputs = {}
+    for flag in ("", "--json"):
+        with redirect_stdout(io.StringIO()) as output:
+            assert main(["predict", str(version), *TEXTS, *filter(None, [flag])]) == 0
+        outputs[flag] = output.getvalue()
+    return outputs
+
+
+def ask(url: str, *arguments: str) -> int:
+    return main(["query", url, *arguments])
+
+
+def test_query_prints_what_predict_prints(
+    url: str, printed: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = printed[""]
+    assert ask(url, *TEXTS) == 0
+    assert capsys.readouterr().out == expected
+    lines = "\n".join([*TEXTS[1:], "", ""]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert ask(url, TEXTS[0], "-", "--texts-per-request", "1") == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_query_with_a_tokenizer_equals_predict(
+    url: str, printed: dict[str, str], version: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [json.loads(line) for line in printed["--json"].splitlines()]
+    assert ask(url, *TEXTS, "--json", "--tokenizer", str(version / TOKENIZER_DIR)) == 0
+    assert peer.requests[0].signature == "ids"
+    ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for mine, theirs in zip(ours, expected, strict=True):
+        for candidates, others in zip(mine, theirs, strict=True):
+            for candidate, other in zip(candidates, others, strict=True):
+                assert candidate == other | {"score": pytest.approx(other["score"], abs=1e-5)}
+
+
+def test_query_tells_notes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(url, "Return.") == 0
+    assert capsys.readouterr().out == "Return.\n  note: no <mask> in it\n"
+    assert ask(url, "Return.", "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.out == "[]\n"
+    assert printed.err == "tfmlm: 'Return.': no <mask> in it\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["http://localhost:8501", "a"], "write http(s)://HOST:PORT/v1/models/NAME or grpc(s)://"),
+        (["grpc://localhost/tiny", "a"], "write http(s)://HOST:PORT/v1/models/NAME or grpc(s)://"),
+        (["http://me:secret@localhost:1/v1/models/tiny", "a"], "has a user or password in it"),
+        (["http://localhost:99999/v1/models/tiny", "a"], "not valid"),
+        (["http://localhost:1/v1/models/tiny", "a", "--timeout", "0"], "timeout_seconds is 0.0"),
+        (["http://localhost:1/v1/models/tiny", "a", "--max-attempts", "6"], "max_attempts is 6"),
+        (["http://localhost:1/v1/models/tiny", "a", "--texts-per-request", "0"], "texts_per_request is 0"),
+        (["http://localhost:1/v1/models/tiny", "a", "--tokenizer", "nowhere"], "no tokenizer.json"),
+        (["http://localhost:1/v1/models/tiny", "\udcff"], "not UTF-8"),
+    ],
+)
+def test_what_is_wrong_before_asking(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["query", *arguments]) == 2
+    line = capsys.readouterr().err
+    assert says in line
+    assert line.count("\n") == 1
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("form", ["https://localhost:{}/v1/models/tiny", "grpcs://localhost:{}/tiny"])
+def test_a_query_that_fails_prints_one_line(
+    form: str, certificate: tuple[Path, Path], model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFMLM_SERVING_TOKEN", TOKEN)
+    with (serve_rest if "http" in form else serve_grpc)(model, certificate) as peer:
+        command = [sys.executable, "-m", "tfmlm", "query", form.format(peer.port), TEXTS[0]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tfmlm: ")
+    assert done.stderr.count("\n") == 1
+    assert "--ca-file" in done.stderr
+    assert TOKEN not in done.stderr

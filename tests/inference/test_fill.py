@@ -1,0 +1,180 @@
+"""Filled masks equal the Hugging Face pipeline's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast, pipeline
+
+from tests.finished import Finished, Signatures
+from tests.tiny import TEXTS, TINY_CONFIGS, make_tiny
+from tfmlm.config import ExportConfig
+from tfmlm.errors import UserError
+from tfmlm.export.saved_model import export_saved_model
+from tfmlm.inference.fill import load_predictor, load_target_predictor
+from tfmlm.inference.targets import find_targets
+from tfmlm.results import Candidate
+from tfmlm.training.model import load_model_folder
+
+
+@pytest.fixture(scope="module")
+def model_dir(byte_run: Finished) -> Path:
+    return byte_run.model_dir
+
+
+@pytest.fixture(scope="module")
+def version(byte_run: Finished) -> Path:
+    """With fewer candidates than the tests have targets."""
+    return byte_run.version
+
+
+def test_equals_the_hugging_face_pipeline(model_dir: Path) -> None:
+    fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf", top_k=4)
+    ours = load_predictor(str(model_dir), top_k=4)(TEXTS)
+    single, several = (fill_mask(text) for text in TEXTS)
+    for mine, theirs in zip([*ours[0], *ours[1]], [single, *several], strict=True):
+        for candidate, expected in zip(mine, theirs, strict=True):
+            assert candidate["token"] == expected["token"]
+            assert candidate["token_str"] == expected["token_str"]
+            assert candidate["sequence"] == expected["sequence"]
+            assert candidate["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+def test_a_text_is_filled_the_same_alone_and_in_a_batch(model_dir: Path) -> None:
+    predict = load_predictor(str(model_dir), top_k=3)
+    texts = TEXTS * 20  # more than one batch
+    together = predict(texts)
+    assert len(together) == len(texts)
+    for text, filled in zip(texts, together, strict=True):
+        (alone,) = predict([text])
+        assert [len(candidates) for candidates in filled] == [3] * text.count("<mask>")
+        for mine, expected in zip(filled, alone, strict=True):
+            assert [c["token"] for c in mine] == [c["token"] for c in expected]
+            np.testing.assert_allclose([c["score"] for c in mine], [c["score"] for c in expected], atol=1e-5)
+
+
+def test_more_candidates_than_words_are_all_words(
+    model_dir: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ((candidates,),) = load_predictor(str(model_dir), top_k=10**6)(TEXTS[:1])
+    assert len(candidates) == len(byte_tokenizer)
+    assert sum(candidate["score"] for candidate in candidates) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_exports_signatures(version: Path) -> None:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(version))
+    assert set(loaded.signatures) == {
+        "serving_default",
+        "text",
+        "ids",
+        "ids_int64",
+        "logits",
+        "logits_int64",
+    }
+    input_ids = tf.constant([[0, 4, 9, 4, 2], [0, 9, 9, 2, 1]], tf.int32)
+    attention_mask = tf.constant([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
+    outputs = loaded.signatures["ids"](input_ids=input_ids, attention_mask=attention_mask)
+    assert outputs["positions"].numpy().tolist() == [[1, 3], [-1, -1]]
+    assert outputs["token_ids"].shape == outputs["scores"].shape == outputs["tokens"].shape == (2, 2, 5)
+    assert outputs["token_ids"].numpy()[1].tolist() == [[-1] * 5] * 2
+    assert outputs["scores"].numpy()[1].sum() == 0.0
+    assert outputs["tokens"].numpy()[1].tolist() == [[b""] * 5] * 2
+
+    logits = loaded.signatures["logits"](input_ids=input_ids, attention_mask=attention_mask)["logits"]
+    probabilities = tf.nn.softmax(logits[0, 1]).numpy()
+    best = np.argsort(-probabilities)[:5]
+    assert outputs["token_ids"].numpy()[0, 0].tolist() == best.tolist()
+    np.testing.assert_allclose(outputs["scores"].numpy()[0, 0], probabilities[best], atol=1e-5)
+
+
+def test_versions_count_up_and_a_failed_export_leaves_none(
+    model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    config = ExportConfig(dir=str(tmp_path), text_signature="off")
+    assert export_saved_model(model_dir, config, "name").path.name == "1"
+    (tmp_path / "name" / "7").mkdir()
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.saved_model, "save", fail)
+        with pytest.raises(UserError, match=r"disk full; make room, or set export\.dir"):
+            export_saved_model(model_dir, config, "name")
+    assert {path.name for path in (tmp_path / "name").iterdir()} == {"1", "7"}
+    assert export_saved_model(model_dir, config, "name").path.name == "8"
+
+
+def test_a_model_with_more_ids_than_its_tokenizer_exports(
+    tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make_tiny("bert", **TINY_CONFIGS["bert"] | {"vocab_size": len(word_tokenizer) + 5})
+    model.save_pretrained(tmp_path / "model", safe_serialization=True)
+    word_tokenizer.save_pretrained(tmp_path / "model")
+    ((candidates,),) = load_predictor(str(tmp_path / "model"), top_k=5)(["Return the [MASK]."])
+    assert len(candidates) == 5
+
+
+# === Given words only ===
+
+
+def assert_same_candidates(ours: list[Candidate], theirs: list[dict[str, object]]) -> None:
+    assert [candidate["token"] for candidate in ours] == [expected["token"] for expected in theirs]
+    for candidate, expected in zip(ours, theirs, strict=True):
+        assert candidate == expected | {"score": pytest.approx(expected["score"], abs=1e-4)}
+
+
+WORDS = ["Ġsize", "Ġpath", " name", "array", "size", "unseen", "Ġsize", "", "Ġindex"]
+"""In the vocabulary, not in it but for their first token, twice, and nothing."""
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_targets_equal_the_hugging_face_pipelines(model_dir: Path, version: Path, top_k: int | None) -> None:
+    fill_mask = pipeline("fill-mask", model=str(model_dir), framework="tf")
+    expected = fill_mask(TEXTS[0], targets=WORDS, top_k=top_k or len(WORDS))
+    for path in (model_dir, version):
+        predict, targets = load_target_predictor(str(path), WORDS, top_k)
+        assert len(targets.token_ids) < len(WORDS)
+        ((candidates,),) = predict(TEXTS[:1])
+        assert len(candidates) == (top_k or len(targets.token_ids))
+        assert_same_candidates(candidates, expected)
+
+
+def test_targets_not_in_the_vocabulary_are_told(byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    targets = find_targets(["Ġsize", " size", ""], byte_tokenizer)
+    assert targets.token_ids == [byte_tokenizer.convert_tokens_to_ids("Ġsize")]
+    assert targets.notes == [
+        "target ' size' is not in the vocabulary; 'Ġsize' is scored instead",
+        "target '' is not in the vocabulary; it is left out",
+    ]
+    with pytest.raises(UserError, match="has no word"):
+        find_targets([""], byte_tokenizer)
+
+
+def test_targets_of_several_masks_are_the_models_probabilities(model_dir: Path, version: Path) -> None:
+    """The Hugging Face pipeline fails on several masks with targets."""
+    import tensorflow as tf
+
+    model, tokenizer = load_model_folder(model_dir)
+    words = ["Ġsize", "Ġpath", "Ġname", "Ġthe", "Ġof", "Ġindex"]
+    for path in (model_dir, version):
+        predict, targets = load_target_predictor(str(path), words, None)
+        for text, masks in zip(TEXTS, predict(TEXTS), strict=True):
+            input_ids = tokenizer(text, return_tensors="tf")["input_ids"]
+            probabilities = tf.nn.softmax(model(input_ids).logits[input_ids == tokenizer.mask_token_id])
+            assert len(masks) == text.count("<mask>")
+            for candidates, row in zip(masks, probabilities.numpy(), strict=True):
+                best = sorted(targets.token_ids, key=lambda token_id, row=row: -row[token_id])
+                assert [candidate["token"] for candidate in candidates] == best
+                np.testing.assert_allclose([c["score"] for c in candidates], row[best], atol=1e-5)
+
+
+def test_an_export_that_answers_fewer_masks_refuses(version: Path) -> None:
+    predict = load_predictor(str(version), top_k=2)
+    assert len(predict(["<mask>" * 16])[0]) == 16
+    with pytest.raises(UserError, match=r"has 17 masks and the export answers 16; .* export\.max_masks"):
+        predict([TEXTS[0], "<mask>" * 17])
