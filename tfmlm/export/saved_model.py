@@ -19,8 +19,8 @@ from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.warmup import make_samples, write_batching_parameters, write_warmup_requests
 from tfmlm.export_layout import DESCRIPTION_FILE, TOKENIZER_DIR, add_version, begin_version
+from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.parity import find_mismatch
-from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 from tfmlm.training.model import load_model_folder
 
 _LONGEST_SHOWN = 200

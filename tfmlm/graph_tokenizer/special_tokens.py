@@ -6,7 +6,7 @@ import re
 
 import tensorflow as tf
 
-from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
+from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 
 WHITE_SPACE = r"[\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
 """Unicode's White_Space as RE2 writes it; RE2's own `\\s` is ASCII."""

@@ -10,11 +10,11 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.byte_bpe import ByteBpe
 from tfmlm.graph_tokenizer.normalization import make_normalizer
 from tfmlm.graph_tokenizer.special_tokens import SpecialTokens
 from tfmlm.graph_tokenizer.unigram import Unigram
-from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.wordpiece import WordPiece
 
 _MODELS: dict[str, Callable[[Tokenizer], ByteBpe | Unigram | WordPiece]] = {

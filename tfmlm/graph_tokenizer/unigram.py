@@ -15,8 +15,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.code_points import decode_utf8
-from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 
 
 class Unigram(tf.Module):

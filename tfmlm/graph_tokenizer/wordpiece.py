@@ -10,13 +10,13 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 from tokenizers import Tokenizer, pre_tokenizers
 
+from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.code_points import (
     CharacterMap,
     decode_utf8,
     encode_utf8,
     list_pages,
 )
-from tfmlm.graph_tokenizer.unsupported import UnsupportedTokenizerError
 
 _LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8, at most."""
