@@ -52,14 +52,14 @@ class ByteBpe(tf.Module):
         super().__init__()
         described = json.loads(tokenizer.to_str())
         self._adds_space = _check(described)
-        # Letter, number, white space or other, by code point: what the pattern's \\p{L}, \\p{N} and \\s match.
+        # Letter, number, white space or other, by code point, as the pattern's \p{L}, \p{N} and \s match.
         self._classes = _read_classes()
         vocabulary: dict[str, int] = described["model"]["vocab"]
         letters = _list_letters()
         # The id of each of the 256 bytes, int32 [256]: what merging begins with.
         self._byte_ids = np.array([vocabulary[letter] for letter in letters], np.int32)
         self._num_ids = 1 + max(vocabulary.values())
-        # Sorted for a binary search, which looks up all pairs of a batch at once: int64 [M + 1] and int32 [M + 1].
+        # Sorted for a binary search, which looks up all pairs of a batch at once; int64 and int32 [M + 1].
         self._pairs, self._ranks, self._merged_ids = _read_merges(described["model"]["merges"], vocabulary)
         # Most words of a text are one token; looked up here, they take no part in the loop that merges.
         words = _find_whole_words(tokenizer, letters)
