@@ -9,8 +9,8 @@ import pytest
 
 from tests.tiny_run import make_config
 from tfmlm.errors import UserError
-from tfmlm.results import to_perplexity
-from tfmlm.training.evaluate import Evaluation, evaluate
+from tfmlm.results import Evaluation, to_perplexity
+from tfmlm.training.evaluate import evaluate
 from tfmlm.training.setup import set_up
 
 

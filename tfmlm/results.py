@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 
 class Candidate(TypedDict):
@@ -99,6 +99,25 @@ class Result:
     notes: list[str] = field(default_factory=list)
     samples_before: Samples = field(default_factory=dict)
     samples_after: Samples = field(default_factory=dict)
+
+
+class Evaluation(NamedTuple):
+    """A result over all masked tokens of a set.
+
+    Attributes:
+        loss: mean cross-entropy of a masked token, in nats.
+        top_1: share of the masked tokens that the model puts first.
+        top_5: share that it puts among its first five.
+    """
+
+    loss: float
+    top_1: float
+    top_5: float
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss, and finite."""
+        return to_perplexity(self.loss)
 
 
 # === Perplexity ===

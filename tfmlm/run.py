@@ -25,10 +25,10 @@ from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
-from tfmlm.results import Result, Samples
+from tfmlm.results import Evaluation, Result, Samples
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, load_trained, open_run_folder
 from tfmlm.training.checkpoint import list_checkpoints
-from tfmlm.training.evaluate import Evaluation, evaluate_held_out
+from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.model import max_block_size
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import plot_metrics

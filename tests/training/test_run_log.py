@@ -12,10 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.tiny_run import PowerCutError, cut_after, make_config
+from tfmlm.results import Evaluation
 from tfmlm.run import run
 from tfmlm.training import masked_lm as masked_lm_module
 from tfmlm.training import run_log as run_log_module
-from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.run_log import RunLog, plot_metrics
 
 HEADER = "step,loss,learning_rate,tokens_per_second,eval_loss,eval_perplexity\n"

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfmlm.config import Config
 from tfmlm.errors import PreemptedError, UserError
+from tfmlm.results import Evaluation
 from tfmlm.signals import StopFlag
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.evaluate import Evaluation
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import WarmupDecay
 from tfmlm.training.run_log import RunLog

@@ -5,33 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfmlm.errors import UserError
-from tfmlm.results import to_perplexity
+from tfmlm.results import Evaluation
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.setup import Setup, explained_failures
-
-
-class Evaluation(NamedTuple):
-    """A result over all masked tokens of a set.
-
-    Attributes:
-        loss: mean cross-entropy of a masked token, in nats.
-        top_1: share of the masked tokens that the model puts first.
-        top_5: share that it puts among its first five.
-    """
-
-    loss: float
-    top_1: float
-    top_5: float
-
-    @property
-    def perplexity(self) -> float:
-        """Exponential of the loss, and finite."""
-        return to_perplexity(self.loss)
 
 
 def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation:

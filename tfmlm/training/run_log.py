@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from tfmlm.atomic_files import begin_file, write_atomically
 from tfmlm.errors import UserError, reason_of
+from tfmlm.results import Evaluation
 from tfmlm.run_folder import METRICS_NAME, read_metrics
-from tfmlm.training.evaluate import Evaluation
 
 _FIELDS = (
     "step",

@@ -13,11 +13,12 @@ import tensorflow as tf
 from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks, ShardedBlocks
 from tfmlm.data.pipeline import make_training_batches
+from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.signals import noting_stop_signals
 from tfmlm.training.callbacks import EvaluateAndChoose, make_callbacks, make_due_check
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.evaluate import Evaluation, evaluate_held_out
+from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.progress import make_progress
 from tfmlm.training.run_log import RunLog, read_initial_evaluation
 from tfmlm.training.setup import Setup, explained_failures
