@@ -55,6 +55,22 @@ def make_candidates(
     ]
 
 
+def decode_filled(
+    decode: Callable[..., str], ids: Sequence[int], position: int, token_id: int, *, num_masks: int
+) -> str:
+    """The text of token ids with one mask filled.
+
+    Args:
+        decode: of a tokenizer of transformers or tokenizers.
+        ids: of the text, special tokens included.
+        position: of the mask.
+        token_id: of the word.
+        num_masks: in the text; as in the Hugging Face pipeline, other masks keep the special tokens.
+    """
+    filled = [*ids[:position], token_id, *ids[position + 1 :]]
+    return str(decode(filled, skip_special_tokens=num_masks == 1))
+
+
 Samples = dict[str, list[list[Candidate]]]
 """For each text, one list of candidates a mask, best first."""
 

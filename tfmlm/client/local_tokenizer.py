@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tfmlm.client.answers import Answer
 from tfmlm.client.client import FilledText, FillMaskClient, check_texts
 from tfmlm.errors import UserError
-from tfmlm.results import make_candidates
+from tfmlm.results import decode_filled, make_candidates
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,6 @@ class LocalTokenizer:
                 )
         return rows
 
-    def fill_in(self, ids: list[int], position: int, token_id: int, *, keep_special: bool) -> str:
-        """The text with one mask filled; as in the Hugging Face pipeline, other masks keep special tokens."""
-        filled = [*ids[:position], token_id, *ids[position + 1 :]]
-        return str(self.tokenizer.decode(filled, skip_special_tokens=not keep_special))
-
 
 def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[str]) -> list[FilledText]:
     """`FillMaskClient.fill` by token ids; `sequence` is the one that `tfmlm predict` gives.
@@ -57,13 +52,13 @@ def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[s
     rows = tokenizer.encode(texts)
 
     def describe(text: str, ids: list[int], answer: Answer) -> FilledText:
-        several = len(answer.positions) > 1
+        num_masks = len(answer.positions)
         masks = make_candidates(
             answer.scores,
             answer.token_ids,
             answer.tokens,
-            lambda mask, token_id, _: tokenizer.fill_in(
-                ids, answer.positions[mask], token_id, keep_special=several
+            lambda mask, token_id, _: decode_filled(
+                tokenizer.tokenizer.decode, ids, answer.positions[mask], token_id, num_masks=num_masks
             ),
         )
         return FilledText(text, masks, answer.note)

@@ -20,7 +20,7 @@ from tfmlm.export_layout import TOKENIZER_DIR
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
 from tfmlm.inference.texts import GivenText, check_length, take_batches
-from tfmlm.results import Candidate, make_candidates
+from tfmlm.results import Candidate, decode_filled, make_candidates
 
 _TEXTS_A_BATCH = 32
 
@@ -89,21 +89,18 @@ class Predictor:
 
     def _describe(self, input_ids: NDArray[np.int64], outputs: Arrays) -> list[list[Candidate]]:
         is_answered = outputs["positions"] >= 0
-        positions = outputs["positions"][is_answered]
+        positions = outputs["positions"][is_answered].tolist()
         scores, token_ids = (outputs[name][is_answered].tolist() for name in ("scores", "token_ids"))
         tokens = [[token.decode() for token in of_mask] for of_mask in outputs["tokens"][is_answered]]
-        keeps_special = len(positions) > 1
+        ids = input_ids.tolist()
         return make_candidates(
             scores,
             token_ids,
             tokens,
-            lambda mask, token_id, _: self._fill_in(input_ids, positions[mask], token_id, keeps_special),
+            lambda mask, token_id, _: decode_filled(
+                self.tokenizer.decode, ids, positions[mask], token_id, num_masks=len(positions)
+            ),
         )
-
-    def _fill_in(self, input_ids: NDArray[np.int64], position: int, token_id: int, keep_special: bool) -> str:
-        """The text with one mask filled; as in the Hugging Face pipeline, other masks keep special tokens."""
-        filled = np.where(np.arange(len(input_ids)) == position, token_id, input_ids)
-        return str(self.tokenizer.decode(filled, skip_special_tokens=not keep_special))
 
 
 def load_predictor(path: str, top_k: int) -> Predictor:
