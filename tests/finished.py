@@ -16,8 +16,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from transformers import PreTrainedTokenizerFast
 
 from tests.hub.server import TOKEN
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES, with_one_layer
+from tests.tiny import SENTENCES, with_one_layer, write_hub_folder
 from tests.tiny_run import make_config
 from tfmlm.config import Config, ExportConfig, HubConfig, ModelConfig, TokenizerConfig
 from tfmlm.config.load import load_config

@@ -11,8 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.folders import CHECKOUT
-from tests.pytorch_folder import write_eli5_rows, write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_eli5_rows, write_hub_folder
 from tfmlm.cli.main import main
 from tfmlm.config.load import load_config
 

@@ -12,8 +12,7 @@ from tests.finished import Finished
 from tests.folders import CHECKOUT
 from tests.hub.pushed_model import assert_no_secret, environment_for
 from tests.hub.server import running_hub
-from tests.pytorch_folder import write_eli5_rows, write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_eli5_rows, write_hub_folder
 from tests.tiny_run import make_config
 from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config.load import dump_config

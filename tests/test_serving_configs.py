@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tests.folders import CHECKOUT
-from tests.preview.asking import BatchingParameters, MonitoringConfig
+from tests.preview.server import BatchingParameters, MonitoringConfig
 from tfmlm.export.warmup import write_batching_parameters
 
 SERVING = CHECKOUT / "configs" / "serving"

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.cli.bad_input import CONFIG, TABLE, Case, write_page
 from tests.folders import CHECKOUT
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_hub_folder
 from tfmlm.cli.main import main, make_parser, run_command
 from tfmlm.errors import UserError, in_one_line
 

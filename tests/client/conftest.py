@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.asking import QUICK, TEXTS
-from tests.client.peer import Peer, ServedModel, serve_grpc, serve_rest
+from tests.client.peer import QUICK, TEXTS, Peer, ServedModel, serve_grpc, serve_rest
 from tests.finished import Finished
 from tfmlm.client.client import FillMaskClient
 from tfmlm.client.options import ClientOptions

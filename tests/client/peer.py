@@ -4,7 +4,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,8 +14,12 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from tfmlm.client.client import FillMaskClient
+from tfmlm.errors import UserError
 
 
 class ServedModel:
@@ -211,3 +215,27 @@ def serve_grpc(
     finally:
         peer.is_over.set()
         server.stop(None).wait()
+
+
+TEXTS = [
+    "Return the <mask> size.",
+    "Load the default <mask> of the <mask> file, if it exists.",
+    "Compute the first<mask> of the given array.",
+]
+QUICK = {"backoff_seconds": 0.05, "timeout_seconds": 120.0}
+TOKEN = "sesame-1f9a"
+
+REST_BUSY, GRPC_BUSY = Fault(503, '{"error": "not ready"}'), Fault(grpc.StatusCode.UNAVAILABLE, "not ready")
+
+Connect = Callable[..., FillMaskClient]
+
+
+def fail(client: FillMaskClient, texts: list[str] = TEXTS) -> str:
+    """The one line that asking ends in."""
+    with pytest.raises(UserError) as caught:
+        client.fill(texts)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert TOKEN not in message
+    assert caught.value.__cause__ is None
+    return message

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.client.asking import TEXTS, Connect
-from tests.client.peer import Peer
+from tests.client.peer import TEXTS, Connect, Peer
 from tfmlm.errors import UserError
 from tfmlm.results import Candidate
 

@@ -7,8 +7,19 @@ import time
 import grpc
 import pytest
 
-from tests.client.asking import GRPC_BUSY, QUICK, REST_BUSY, TEXTS, Connect, fail
-from tests.client.peer import Fault, Peer, ServedModel, serve_grpc, serve_rest
+from tests.client.peer import (
+    GRPC_BUSY,
+    QUICK,
+    REST_BUSY,
+    TEXTS,
+    Connect,
+    Fault,
+    Peer,
+    ServedModel,
+    fail,
+    serve_grpc,
+    serve_rest,
+)
 from tests.waiting import WAIT_SECONDS
 from tfmlm.client.client import FilledText, FillMaskClient
 from tfmlm.errors import UserError

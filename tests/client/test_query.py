@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.asking import TEXTS, TOKEN
-from tests.client.peer import Peer, ServedModel, serve_grpc, serve_rest
+from tests.client.peer import TEXTS, TOKEN, Peer, ServedModel, serve_grpc, serve_rest
 from tfmlm.cli.main import main
 from tfmlm.export.saved_model import TOKENIZER_DIR
 

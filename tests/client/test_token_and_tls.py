@@ -7,8 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.client.asking import TEXTS, TOKEN, Connect, fail
-from tests.client.peer import Fault, Peer, ServedModel, serve_grpc, serve_rest
+from tests.client.peer import TEXTS, TOKEN, Connect, Fault, Peer, ServedModel, fail, serve_grpc, serve_rest
 from tfmlm.client.client import FillMaskClient
 from tfmlm.client.options import ClientOptions
 from tfmlm.errors import UserError

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_hub_folder
 from tfmlm.cli.main import main
 from tfmlm.config.load import load_config
 from tfmlm.data.blocks import Blocks

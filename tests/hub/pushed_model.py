@@ -1,15 +1,21 @@
-"""A model as it is pushed, and a client of the Hub that looks at what came."""
+"""A model as it is pushed, its card, and a client of the Hub that looks at what came."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.hub.server import SIGNATURE, TOKEN, HubServer
 from tests.waiting import WAIT_SECONDS
 from tfmlm.config import Config, HubConfig, ModelConfig
 from tfmlm.config.load import dump_config
+from tfmlm.hub.card import TrainingEnvironment, write_card
+from tfmlm.results import Result
+from tfmlm.run_folder import RunFolder
 
 NO_HUB = "http://127.0.0.1:9"
 """Where nobody listens."""
@@ -73,3 +79,30 @@ def write_model(folder: Path) -> Path:
     config = Config(model=ModelConfig(name_or_path="bert"), hub=HubConfig(repo_id="me/mine"))
     (folder / "run_config.yaml").write_text(dump_config(config))
     return folder
+
+
+TEXT = "Return the [MASK] size."
+CIRCUMSTANCES = TrainingEnvironment("1 CPU", ["the head is new"])
+
+
+def read_card(run_dir: Path) -> str:
+    return (run_dir / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def read_result(run_dir: Path) -> Result:
+    result = RunFolder(run_dir).read_result()
+    assert result
+    return result
+
+
+def rewrite(copy_dir: Path, config: Config, **changes: Any) -> str:
+    """The card of a run that differs in some of its configuration or result."""
+    result = replace(read_result(copy_dir), **changes)
+    write_card(config, RunFolder(copy_dir), result, CIRCUMSTANCES)
+    return read_card(copy_dir)
+
+
+def extract(card: str, language: str, heading: str) -> str:
+    """All code in that language below a heading."""
+    section = card.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    return "\n".join(re.findall(rf"```{language}\n(.*?)\n```", section, re.DOTALL))

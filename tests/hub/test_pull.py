@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.hub.pushed_model import run_tfmlm
 from tests.hub.server import HubServer, running_hub
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_hub_folder
 from tests.tiny_run import make_config
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig, TokenizerConfig
 from tfmlm.config.load import dump_config

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.folders import CHECKOUT
-from tests.mutation.forked_pytest import ForkedPytest
+from tests.mutation.mutants import ForkedPytest, mutate
 from tests.mutation.report import Tally, count, describe, is_good_enough
-from tests.mutation.session import mutate
 
 TARGETS = {
     "masking": (

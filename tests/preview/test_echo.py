@@ -18,8 +18,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from tests.preview.asking import code_of, make_request
-from tests.preview.server import Server, run_server, write_echo_export
+from tests.preview.server import Server, code_of, make_request, run_server, write_echo_export
 from tests.waiting import WAIT_SECONDS, wait_until
 
 

@@ -12,8 +12,7 @@ from google.protobuf.json_format import ParseDict
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from tests.finished import Finished
-from tests.preview.asking import code_of, make_request
-from tests.preview.server import Server, run_server
+from tests.preview.server import Server, code_of, make_request, run_server
 from tfmlm.cli.main import main
 from tfmlm.config import ExportConfig
 from tfmlm.export.saved_model import export_saved_model

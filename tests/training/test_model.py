@@ -10,8 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast, TFBertModel, ViTConfig
 
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import OTHER_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, TINY_CONFIGS, make_tiny
+from tests.tiny import OTHER_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, TINY_CONFIGS, make_tiny, write_hub_folder
 from tfmlm.config import Config, DataConfig, ModelConfig, TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import PADS_AT_ONE

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.prepared import assert_one_line, fill_folder, prepare
-from tests.pytorch_folder import write_hub_folder
+from tests.tiny import write_hub_folder
 from tfmlm.cli.main import main
 
 BAD_ROW = "data.on_bad_rows=skip"

@@ -6,8 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.streaming.streamed import BLOCK_SIZE, WINDOW, change
-from tests.pytorch_folder import write_hub_folder
-from tests.tiny import SENTENCES
+from tests.tiny import SENTENCES, write_hub_folder
 from tfmlm.config import Config, DataConfig, ModelConfig, TrainConfig
 from tfmlm.data import blocks as blocks_module
 

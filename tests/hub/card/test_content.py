@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from tests.hub.card.cards import TEXT, read_card, read_result, rewrite
+from tests.hub.pushed_model import TEXT, read_card, read_result, rewrite
 from tests.hub.server import TOKEN
 from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig
 from tfmlm.errors import UserError

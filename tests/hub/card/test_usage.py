@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from tests.folders import CHECKOUT
-from tests.hub.card.cards import TEXT, extract, read_card, rewrite
-from tests.hub.pushed_model import environment_for, run_tfmlm
+from tests.hub.pushed_model import TEXT, environment_for, extract, read_card, rewrite, run_tfmlm
 from tests.hub.server import HubServer
 from tests.preview.server import run_server
 from tests.waiting import WAIT_SECONDS
