@@ -177,7 +177,7 @@ def test_a_tokenizer_that_differs_leaves_the_texts_out_or_fails(
     model_dir: Path, tmp_path: Path, saved: Signatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real check, on a graph that was made wrong: it forgets the pairs that were merged last.
-    from tfmlm.export.tokenization import byte_bpe
+    from tfmlm.graph_tokenizer import byte_bpe
 
     read = byte_bpe._read_merges
     monkeypatch.setattr(byte_bpe, "_read_merges", lambda merges, vocabulary: read(merges[:20], vocabulary))
