@@ -27,8 +27,8 @@ from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
+from tfmlm.graph_tokenizer.charsmap import read_charsmap
 from tfmlm.graph_tokenizer.parity import find_mismatch
-from tfmlm.graph_tokenizer.precompiled import read_charsmap
 from tfmlm.graph_tokenizer.tokenizer import GraphTokenizer
 from tfmlm.model_names import resolve_name_or_path
 

@@ -11,7 +11,7 @@ import pytest
 from tests.finished import Finished
 from tests.tiny_run import make_config
 from tfmlm.config import Config, TrainConfig
-from tfmlm.config.checks import check_config
+from tfmlm.config.cross_checks import check_config
 from tfmlm.errors import UserError
 from tfmlm.run import evaluate_folder, run
 from tfmlm.training.callbacks import make_due_check

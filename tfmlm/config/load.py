@@ -17,7 +17,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from tfmlm.config.checks import check_config
+from tfmlm.config.cross_checks import check_config
 from tfmlm.config.schema import Config, list_keys
 from tfmlm.errors import UserError, first_line
 

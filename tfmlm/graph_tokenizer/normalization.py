@@ -18,8 +18,8 @@ import tensorflow_text as tf_text
 from tokenizers import Tokenizer, normalizers
 
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
+from tfmlm.graph_tokenizer.charsmap import Precompiled
 from tfmlm.graph_tokenizer.code_points import CharacterMap, decode_utf8, encode_utf8, map_characters
-from tfmlm.graph_tokenizer.precompiled import Precompiled
 from tfmlm.graph_tokenizer.special_tokens import WHITE_SPACE
 
 Step = Callable[[tf.Tensor], tf.Tensor]
