@@ -1,6 +1,6 @@
 """The configuration: every key with its default, what it may hold, and what it means, in one place.
 
-`config.load` reads it from YAML, and `config.checks` has what one key alone cannot say.
+`config.load` reads it from YAML, and `config.cross_checks` has what one key alone cannot say.
 """
 
 from __future__ import annotations
