@@ -23,7 +23,7 @@ ROWS = [
 def select(path: str, rows: list[dict[str, object]] = ROWS) -> list[str]:
     table = Dataset.from_list(rows)
     data = DataConfig(text_column=path)
-    check_columns(table.features, data)
+    check_columns(table.data.table.schema, data)
     return select_texts(table.data.table, split_column_names(data))
 
 

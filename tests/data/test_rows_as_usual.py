@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from datasets import load_dataset
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.data.row_files import drop_blank, write, write_parquet
 from tests.data.unclosed_csv import reads_csv
 from tfmlm.config import DataConfig
-from tfmlm.data.files import read_rows
-from tfmlm.data.sources import open_training_texts
+from tfmlm.data.files import read_rows, select_texts, split_column_names
 
 pytestmark = pytest.mark.usefixtures("own_caches")
 
@@ -48,9 +48,15 @@ rows_of_texts = st.lists(texts, max_size=5)
 newlines = st.sampled_from(["\n", "\r\n", "\n\n"])
 
 
-def assert_read_as_usual(path: Path, source: str, **options: str) -> None:
-    data = DataConfig(source=source, train_files=[str(path)], **options)
-    expected = [text for batch in open_training_texts(data) for text in batch]
+def assert_read_as_usual(path: Path, source: str, text_column: str = "text", **options: str) -> None:
+    data = DataConfig(source=source, train_files=[str(path)], text_column=text_column, **options)
+    # pandas would read the words "NA" and "null" as nothing.
+    settings = options if source == "text" else {"keep_default_na": False} if source == "csv" else {}
+    tables = load_dataset(source, data_files=[str(path)], split="train", streaming=True, **settings)
+    names = split_column_names(data)
+    expected = [
+        text for table in tables.with_format("arrow").iter(1000) for text in select_texts(table, names)
+    ]
     assert drop_blank(list(read_rows(str(path), data))) == expected
 
 

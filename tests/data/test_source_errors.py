@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.data.source_files import TEXTS, assert_refused, write_json, write_lines
-from tests.data.unclosed_csv import reads_csv
 
 pytestmark = pytest.mark.usefixtures("own_caches")
 
@@ -38,14 +37,12 @@ def test_data_whose_texts_are_all_blank(blank: list[str], tmp_path: Path) -> Non
     assert_refused("holds no text in column 'text'", source="text", train_files=[path])
 
 
-@reads_csv
 @pytest.mark.parametrize("source", ["json", "csv", "text", "parquet"])
 def test_an_empty_file(source: str, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "empty", [])
     assert_refused(path, source=source, train_files=[path])
 
 
-@reads_csv
 def test_a_csv_of_a_header_alone(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "header.csv", ["text"])
     assert_refused(path, source="csv", train_files=[path])
@@ -78,7 +75,6 @@ BROKEN = {
 }
 
 
-@reads_csv
 @pytest.mark.parametrize("source", BROKEN)
 def test_a_broken_file(source: str, tmp_path: Path) -> None:
     path = tmp_path / "broken"

@@ -10,7 +10,6 @@ import pytest
 from pyarrow import parquet
 
 from tests.data.source_files import TEXTS, load_all, read, write_json, write_lines
-from tests.data.unclosed_csv import reads_csv
 from tfmlm.config import DataConfig
 from tfmlm.data.splitting import load_texts
 
@@ -53,7 +52,6 @@ def test_json_nested_strings_at_any_depth(tmp_path: Path) -> None:
     assert load_all(source="json", train_files=[path], text_column="page.body.text") == sorted(TEXTS)
 
 
-@reads_csv
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     texts = [*TEXTS, 'quoted, with "quotes"', "two\nlines", "na\u00efve"]

@@ -7,18 +7,26 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
-from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset
+from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from datasets.table import CastError
 
 from tfmlm.config import FILE_SOURCES, DataConfig
-from tfmlm.data.files import BadRow, check_columns, find_bad_row, read_rows, select_texts, split_column_names
+from tfmlm.data.files import (
+    BadRow,
+    Batch,
+    check_columns,
+    find_bad_row,
+    find_schema,
+    read_batches,
+    select_texts,
+    split_column_names,
+)
 from tfmlm.data.installed_docs import load_installed_docs
 from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
@@ -97,27 +105,27 @@ def _open_table(table: Dataset, data: DataConfig) -> TextStream:
 
 
 def _open_files(data: DataConfig, files: list[str]) -> TextStream:
-    fingerprint = cache(partial(_hash_files, files, data))
-    if data.on_bad_rows == "skip":
-        bad_rows: dict[str, BadRow] = {}
-        return TextStream(
-            num_parts=len(files),
-            read_part=lambda part: _read_good_rows(files[part], data, bad_rows),
-            fingerprint=fingerprint,
-            bad_rows=bad_rows,
-        )
-    options: dict[str, dict[str, Any]] = {
-        # pandas would read the words "NA" and "null" as nothing.
-        "csv": {"keep_default_na": False},
-        "text": {"sample_by": data.sample_by},
-    }
-    try:
-        rows = load_dataset(
-            data.source, data_files=files, split="train", streaming=True, **options.get(data.source, {})
-        )
-    except _READ_ERRORS as error:
-        raise _explain_files(data, files, None, error) from error
-    return _open_rows(rows, data, partial(_explain_files, data, files), fingerprint)
+    bad_rows: dict[str, BadRow] = {}
+    if data.on_bad_rows == "error":
+        _check_files(data, files)
+        read = partial(_read_sound_rows, data, files[0])
+    else:
+        read = partial(_read_good_rows, data, bad_rows)
+    return TextStream(
+        num_parts=len(files),
+        read_part=lambda part: _even_out(read(files[part])),
+        fingerprint=cache(partial(_hash_files, files, data)),
+        bad_rows=bad_rows,
+    )
+
+
+def _check_files(data: DataConfig, files: list[str]) -> None:
+    """Checks the columns of the first file that has rows."""
+    schema = next((schema for file in files if (schema := find_schema(file, data))), None)
+    if schema is None:
+        bad_row = find_bad_row(files, data)
+        raise _explain_files(data, str(bad_row or f"{', '.join(files)}: it holds no row"))
+    check_columns(schema, data)
 
 
 def _open_rows(
@@ -143,7 +151,7 @@ def _open_rows(
         raise explain(None, error) from error
     if first is None:
         raise explain(None, ValueError("it holds no row"))
-    check_columns(Features.from_arrow_schema(first.schema), data)
+    check_columns(first.schema, data)
     return TextStream(tables.num_shards, read_part, fingerprint or _refuse_fingerprint)
 
 
@@ -151,18 +159,45 @@ def _refuse_fingerprint() -> str:
     raise NotImplementedError("a Hub dataset that is streamed is not cached")
 
 
-def _read_good_rows(file: str, data: DataConfig, bad_rows: dict[str, BadRow]) -> Iterator[list[str]]:
-    def read_texts() -> Iterator[str]:
-        found: BadRow | None = None
-        for item in read_rows(file, data):
-            if isinstance(item, BadRow):
-                found = found._replace(num_rows=found.num_rows + item.num_rows) if found else item
-                # A pass before this one may have come further.
-                bad_rows[file] = max(found, bad_rows.get(file, found), key=lambda row: row.num_rows)
-            elif item and not item.isspace():
-                yield item
+def _read_sound_rows(data: DataConfig, first_file: str, file: str) -> Iterator[list[str]]:
+    """The texts of a file all of whose rows can be read; one that lacks the column counts as empty."""
+    lacking: list[BadRow] = []
+    is_empty = True
+    for batch in read_batches(file, data):
+        texts, bad = _part(batch)
+        for row in bad:
+            if not row.is_whole:
+                raise _explain_files(data, str(row))
+        lacking = lacking or bad
+        is_empty = is_empty and not texts
+        yield texts
+    if lacking and is_empty:
+        row = lacking[0]._replace(reason=f"its columns are not those of {first_file}")
+        raise _explain_files(data, str(row))
 
-    texts = read_texts()
+
+def _read_good_rows(data: DataConfig, bad_rows: dict[str, BadRow], file: str) -> Iterator[list[str]]:
+    """The texts of the rows that can be read; the others are counted."""
+    num_bad = 0
+    for batch in read_batches(file, data):
+        texts, bad = _part(batch)
+        num_bad += len(bad)
+        if bad:
+            first = bad_rows.get(file, bad[0])
+            # A pass before this one may have come further.
+            bad_rows[file] = first._replace(num_rows=max(num_bad, first.num_rows))
+        yield texts
+
+
+def _part(batch: Batch) -> tuple[list[str], list[BadRow]]:
+    """The texts that are not blank, and the bad rows."""
+    texts = [item for item in batch if isinstance(item, str) and item and not item.isspace()]
+    return texts, [] if len(texts) == len(batch) else [item for item in batch if isinstance(item, BadRow)]
+
+
+def _even_out(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The same texts in batches of `TEXTS_A_BATCH`."""
+    texts = chain.from_iterable(batches)
     return iter(lambda: list(islice(texts, TEXTS_A_BATCH)), [])
 
 
@@ -193,14 +228,7 @@ def _explain_hub(data: DataConfig, part: int | None, error: Exception) -> UserEr
     )
 
 
-def _explain_files(data: DataConfig, files: list[str], part: int | None, error: Exception) -> UserError:
-    suspects = files if part is None or part >= len(files) else files[part : part + 1]
-    bad_row: BadRow | None
-    if isinstance(error, CastError):
-        bad_row = BadRow(suspects[0], 1, f"its columns are not those of {files[0]}")
-    else:
-        bad_row = find_bad_row(suspects, data)
-    where = str(bad_row) if bad_row else f"{', '.join(suspects)}: {_first_line(error)}"
+def _explain_files(data: DataConfig, where: str) -> UserError:
     return UserError(
         f"{data.source} file cannot be read: {where}; mend it, or leave such rows out with "
         "data.on_bad_rows=skip"
