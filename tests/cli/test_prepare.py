@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.prepared import SPLITS, assert_one_line, fill_folder, open_data, prepare, read
+from tests.data.sharded import SPLITS, assert_one_line, fill_folder, open_data, prepare, read
 from tests.folders import read_folder
 from tests.tiny import SENTENCES
 from tfmlm.cli.main import main

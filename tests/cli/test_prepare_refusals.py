@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.prepared import assert_one_line, fill_folder, prepare
+from tests.data.sharded import assert_one_line, fill_folder, prepare
 from tests.folders import read_folder
 from tfmlm.cli.main import main
 from tfmlm.data.shards import read_manifest

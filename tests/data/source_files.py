@@ -1,11 +1,15 @@
-"""Files as a source of texts, and the texts that are loaded of them, or the refusal."""
+"""Files of every source, and what is read of them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tfmlm.config import DataConfig
+from tfmlm.data.files import BadRow, read_rows
 from tfmlm.data.splitting import load_texts
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
@@ -40,3 +44,46 @@ def assert_refused(*named: str, **settings: object) -> None:
     assert "\n" not in message
     for name in named:
         assert name in message
+
+
+ROW_TEXTS = [f"text number {number}" for number in range(20)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_parquet(path: Path, column: pa.Array, **options: object) -> Path:
+    parquet.write_table(pa.table({"text": column}), path, **options)
+    return path
+
+
+def read_file(path: Path, source: str, **options: str) -> list[str | BadRow]:
+    return list(read_rows(str(path), DataConfig(source=source, **options)))
+
+
+def drop_blank(items: list[str | BadRow]) -> list[str | BadRow]:
+    return [item for item in items if isinstance(item, BadRow) or item.strip()]
+
+
+def number_bad_rows(items: list[str | BadRow]) -> dict[int, str]:
+    return {item.row: item.reason for item in items if isinstance(item, BadRow)}
+
+
+def texts_of(items: list[str | BadRow]) -> list[str]:
+    return [item for item in items if isinstance(item, str) and item.strip()]
+
+
+def assert_one_bad_row(items: list[str | BadRow], path: Path, row: int, reason: str) -> None:
+    """The only bad row stands where it lies, so row numbers and items agree."""
+    (bad,) = (item for item in items if isinstance(item, BadRow))
+    assert (bad.file, bad.row, bad.num_rows) == (str(path), row, 1)
+    assert reason in bad.reason
+    assert "\n" not in str(bad)
+    assert items.index(bad) == row - 1
+
+
+def reads_csv(test: Callable[..., None]) -> Callable[..., None]:
+    ignored = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+    return pytest.mark.usefixtures("left_open")(ignored(test))

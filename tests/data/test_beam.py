@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.prepared import assert_one_line
+from tests.data.sharded import assert_one_line
 from tests.folders import read_folder
 from tests.tiny import SENTENCES
 from tfmlm.cli.main import main

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.sharded import of_shards, read, write_source
+from tests.data.sharded import of_shards, read_columns, write_source
 from tfmlm.cli.prepare import describe_shards
 from tfmlm.config import Config
 from tfmlm.data.blocks import ShardedBlocks
@@ -64,7 +64,7 @@ def test_a_flipped_byte_names_the_shard(split: str, config: Config, folder: Path
     path.write_bytes(content)
     data = prepare_data(of_shards(config, folder))
     with pytest.raises(UserError, match=f"shard '{path}' is corrupt") as refusal, explained_errors(data):
-        read(getattr(data, split).read_in_order())
+        read_columns(getattr(data, split).read_in_order())
     assert isinstance(refusal.value.__cause__, tf.errors.DataLossError)
     assert "\n" not in str(refusal.value)
 

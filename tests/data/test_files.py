@@ -1,9 +1,12 @@
 """A good file gives the texts that were written, whatever is to become of bad rows."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from tests.data.row_files import write
-from tests.data.source_files import read
+from tests.data.source_files import read, write
 from tfmlm.config import DataConfig
 from tfmlm.data import files
 from tfmlm.data.sources import open_training_texts
@@ -107,18 +109,23 @@ FORMATS = {
 @settings(deadline=None, max_examples=60)
 @given(
     rows=st.lists(texts, min_size=1, max_size=6),
-    is_gzip=st.booleans(),
+    compress=st.sampled_from([bytes, gzip.compress, bz2.compress, lzma.compress]),
     chunk_bytes=st.sampled_from([3, 20, 1 << 20]),
 )
 def test_texts_are_read_as_they_were_written(
-    form: str, on_bad_rows: str, rows: list[str], is_gzip: bool, chunk_bytes: int, folder: Path
+    form: str,
+    on_bad_rows: str,
+    rows: list[str],
+    compress: Callable[[bytes], bytes],
+    chunk_bytes: int,
+    folder: Path,
 ) -> None:
     source, encode = FORMATS[form]
     if source == "text":
         rows = [row.replace("\r", " ").replace("\n", " ") for row in rows]
     content = encode(rows)
-    if is_gzip and source != "parquet":
-        content = gzip.compress(content)
+    if source != "parquet":
+        content = compress(content)
     path = write(folder / "a", content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "_CHUNK_BYTES", chunk_bytes)

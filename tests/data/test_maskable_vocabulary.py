@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.masking_blocks import apply_collator, make_blocks
+from tests.data.blocks import apply_collator, make_blocks
 from tfmlm.config import MaskingConfig
 from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.packing import StreamTokenizer

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.data.masking_blocks import (
+from tests.data.blocks import (
     CLS,
     MASK,
     PAD,
@@ -20,8 +20,10 @@ from tests.data.masking_blocks import (
     apply_collator,
     make_blocks,
     make_collator,
+    mask_slowly,
+    mix,
+    unit,
 )
-from tests.data.slow_masking import mask_slowly, mix, unit
 from tfmlm.config import MaskingConfig
 from tfmlm.data.masking import EVALUATION_EPOCH, IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from tests.data.masking_blocks import (
+from tests.data.blocks import (
     MASK,
     UNK,
     VOCABULARY,

@@ -11,8 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.packed import pack
-from tests.data.token_streams import DOCSTRINGS, ODD, encode_one_by_one
+from tests.data.blocks import DOCSTRINGS, ODD, encode_one_by_one, pack
 from tests.tiny import SENTENCES
 from tfmlm.data.packing import BlockFormat, StreamTokenizer, TokenStream, cut_blocks, make_blocks, pack_texts
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.packed import pack
+from tests.data.blocks import pack
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig
 from tfmlm.data import blocks as packed_blocks

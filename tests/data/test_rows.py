@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.row_files import assert_one_bad_row, number_bad_rows, read, texts_of, write
+from tests.data.source_files import assert_one_bad_row, number_bad_rows, read_file, texts_of, write
 from tfmlm.config import DataConfig
 from tfmlm.data.files import BadRow, describe_bad_row, find_bad_row
 
@@ -18,21 +18,21 @@ def test_bad_bytes_in_text(sample_by: str, between: str, row: int, tmp_path: Pat
     path = write(
         tmp_path / "a.txt", between.join(["a", "b", "c\udcffd", "e"]).encode(errors="surrogateescape")
     )
-    items = read(path, "text", sample_by=sample_by)
+    items = read_file(path, "text", sample_by=sample_by)
     assert_one_bad_row(items, path, row, f"not UTF-8 at character {2 if row == 3 else 8}")
     assert texts_of(items) == (["a", "b", "e"] if row == 3 else [])
 
 
 def test_every_bad_row_is_named_and_no_good_one_is_lost(tmp_path: Path) -> None:
     lines = [b"bad \xff" if number % 3 else f"good {number}".encode() for number in range(3000)]
-    items = read(write(tmp_path / "a.txt", b"\n".join(lines)), "text")
+    items = read_file(write(tmp_path / "a.txt", b"\n".join(lines)), "text")
     assert list(number_bad_rows(items)) == [number + 1 for number in range(3000) if number % 3]
     assert texts_of(items) == [f"good {number}" for number in range(0, 3000, 3)]
 
 
 def test_a_character_cut_off_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "a\n\u4e2d".encode()[:-1])
-    assert_one_bad_row(read(path, "text"), path, 2, "not UTF-8 at character 1")
+    assert_one_bad_row(read_file(path, "text"), path, 2, "not UTF-8 at character 1")
 
 
 # === JSON ===
@@ -59,35 +59,35 @@ BAD_JSON = {
 def test_a_bad_json_line(start: str, line: str, reason: str, tmp_path: Path) -> None:
     content = f'{start}{{"text": "a"}}\n\n{line}\n{{"text": null}}\n{{"text": "b"}}'
     path = write(tmp_path / "a.jsonl", content.encode(errors="surrogateescape"))
-    items = read(path, "json")
+    items = read_file(path, "json")
     assert_one_bad_row(items, path, 3 + start.count("\n"), reason)
     assert texts_of(items) == ["a", "b"]
 
 
 def test_a_bad_first_json_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '\n{"text": 1}\n{"text": "a"}\n')
-    items = read(path, "json")
+    items = read_file(path, "json")
     assert_one_bad_row(items, path, 2, "holds 1")
     assert texts_of(items) == ["a"]
 
 
 def test_surrogate_pairs_are_characters(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "a.jsonl", r'{"text": "\ud83d\ude00"}'), "json") == ["\U0001f600"]
+    assert read_file(write(tmp_path / "a.jsonl", r'{"text": "\ud83d\ude00"}'), "json") == ["\U0001f600"]
 
 
 def test_a_bad_item_of_a_json_list(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", r'[{"text": "a"}, {"text": "\udfff"}, {"text": "b"}]')
-    items = read(path, "json")
+    items = read_file(path, "json")
     assert_one_bad_row(items, path, 2, "not UTF-8")
     assert texts_of(items) == ["a", "b"]
-    assert number_bad_rows(read(write(path, '[{"text": "a"}, 3, ["b"], null]'), "json")) == dict.fromkeys(
-        [2, 3, 4], "not a JSON object"
-    )
+    assert number_bad_rows(
+        read_file(write(path, '[{"text": "a"}, 3, ["b"], null]'), "json")
+    ) == dict.fromkeys([2, 3, 4], "not a JSON object")
 
 
 def test_a_json_list_that_is_cut_off(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '[{"text": "a"},\n{"text": "b"}')
-    assert_one_bad_row(read(path, "json"), path, 1, "not a valid JSON list")
+    assert_one_bad_row(read_file(path, "json"), path, 1, "not a valid JSON list")
 
 
 # === CSV ===
@@ -96,42 +96,42 @@ def test_a_json_list_that_is_cut_off(tmp_path: Path) -> None:
 def test_csv_rows_are_records_and_the_header_is_the_first(tmp_path: Path) -> None:
     content = 'text,n\n"two\nlines",1\n"say ""so"", yes",2\na,b,c\nshort\nlast,3\n'
     path = write(tmp_path / "a.csv", content)
-    items = read(path, "csv")
+    items = read_file(path, "csv")
     assert_one_bad_row(items, path, 4, "3 fields, and the header has 2")
     assert texts_of(items) == ["two\nlines", 'say "so", yes', "short", "last"]
 
 
 def test_a_quote_that_is_followed_by_more(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text\na\n"b"c"\nd\ne\n')
-    items = read(path, "csv")
+    items = read_file(path, "csv")
     assert_one_bad_row(items, path, 3, "not valid CSV: ',' expected after '\"'")
     assert texts_of(items) == ["a", "d", "e"]
 
 
 def test_a_quote_that_nobody_closes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text\na\n"b\nc\n')
-    items = read(path, "csv")
+    items = read_file(path, "csv")
     assert_one_bad_row(items, path, 3, "not valid CSV: unexpected end of data")
     assert texts_of(items) == ["a"]
 
 
 def test_bad_bytes_and_numbers_in_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b"text\na\xe9\n12\nb\n")
-    items = read(path, "csv")
+    items = read_file(path, "csv")
     assert_one_bad_row(items, path, 2, "not UTF-8 at character 2")
     assert texts_of(items) == ["12", "b"]
 
 
 def test_csv_without_the_column(tmp_path: Path) -> None:
-    items = read(write(tmp_path / "a.csv", "body,n\na,1\nb,2\n"), "csv")
+    items = read_file(write(tmp_path / "a.csv", "body,n\na,1\nb,2\n"), "csv")
     assert number_bad_rows(items) == dict.fromkeys([2, 3], "no column 'text' (the columns are: body, n)")
-    assert read(tmp_path / "a.csv", "csv", text_column="body")[1:] == ["a", "b"]
+    assert read_file(tmp_path / "a.csv", "csv", text_column="body")[1:] == ["a", "b"]
 
 
 @pytest.mark.parametrize("length", [131_072, 131_073, 1_000_000])
 def test_csv_fields_may_be_books(length: int, tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f'text,n\n{"x" * length},1\n"{"y" * length}",2\n')
-    assert read(path, "csv")[1:] == ["x" * length, "y" * length]
+    assert read_file(path, "csv")[1:] == ["x" * length, "y" * length]
 
 
 # === Several files ===
@@ -151,7 +151,7 @@ def test_the_first_bad_row_of_several_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["text", "json", "csv", "parquet"])
 def test_a_file_that_is_not_there(source: str, tmp_path: Path) -> None:
     path = tmp_path / "none"
-    assert_one_bad_row(read(path, source), path, 1, "No such file")
+    assert_one_bad_row(read_file(path, source), path, 1, "No such file")
 
 
 def test_descriptions() -> None:

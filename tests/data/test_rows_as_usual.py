@@ -11,8 +11,7 @@ from datasets import load_dataset
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.data.row_files import drop_blank, write, write_parquet
-from tests.data.unclosed_csv import reads_csv
+from tests.data.source_files import drop_blank, reads_csv, write, write_parquet
 from tfmlm.config import DataConfig
 from tfmlm.data.files import read_rows, select_texts, split_column_names
 

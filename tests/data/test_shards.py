@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.sharded import BLOCK_SIZE, join, of_shards, read, write_source
+from tests.data.sharded import BLOCK_SIZE, join, of_shards, read_columns, write_source
 from tfmlm.config import Config, MaskingConfig
 from tfmlm.data import blocks as blocks_module
 from tfmlm.data import blocks as sharded_blocks
@@ -98,7 +98,7 @@ def test_blocks_come_back_as_they_were_and_give_the_same_bytes_again(chunks: lis
 
         expected = join(chunks)
         length, with_words = expected["input_ids"].shape[1], "starts_word" in expected
-        read_back = read(ShardedBlocks(folder, (shards[0],), length, with_words).read_in_order())
+        read_back = read_columns(ShardedBlocks(folder, (shards[0],), length, with_words).read_in_order())
         assert_same(read_back, expected)
         assert {name: column.dtype for name, column in read_back.items()} == {
             name: np.int64 if name == "example_id" else np.int32 for name in expected
@@ -109,7 +109,7 @@ def test_blocks_come_back_as_they_were_and_give_the_same_bytes_again(chunks: lis
 
 def test_the_order_of_the_shards_is_that_of_the_manifest(blocks: ShardedBlocks) -> None:
     assert blocks.num_blocks == NUM_BLOCKS
-    assert read(blocks.read_in_order())["example_id"].tolist() == list(range(NUM_BLOCKS))
+    assert read_columns(blocks.read_in_order())["example_id"].tolist() == list(range(NUM_BLOCKS))
 
 
 # === Order ===
@@ -127,7 +127,7 @@ def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_epoch_has_every_block_once_in_an_order_of_its_own(
     blocks: ShardedBlocks, windows: None
 ) -> None:
-    seen = read(blocks.read_shuffled(SEED, 0, 3 * NUM_BLOCKS))
+    seen = read_columns(blocks.read_shuffled(SEED, 0, 3 * NUM_BLOCKS))
     np.testing.assert_array_equal(seen["epoch"], np.repeat(np.arange(3), NUM_BLOCKS))
     assert (seen["input_ids"] == seen["example_id"][:, np.newaxis]).all()
     orders = seen["example_id"].reshape(3, NUM_BLOCKS).tolist()
@@ -141,8 +141,8 @@ def test_every_epoch_has_every_block_once_in_an_order_of_its_own(
 )
 def test_starting_later_equals_skipping(first: int, blocks: ShardedBlocks, windows: None) -> None:
     last = 2 * NUM_BLOCKS + 50
-    whole = read(blocks.read_shuffled(SEED, 0, last), last)
-    rest = read(blocks.read_shuffled(SEED, first, last), last - first)
+    whole = read_columns(blocks.read_shuffled(SEED, 0, last), last)
+    rest = read_columns(blocks.read_shuffled(SEED, first, last), last - first)
     assert_same(rest, {name: column[first:] for name, column in whole.items()})
 
 
@@ -150,19 +150,22 @@ def test_the_same_seed_gives_the_same_order_whatever_tensorflows_seed_is(blocks:
     orders = []
     for global_seed in (1, 2):
         tf.random.set_seed(global_seed)
-        orders.append(read(blocks.read_shuffled(SEED, 0, 2 * NUM_BLOCKS)))
+        orders.append(read_columns(blocks.read_shuffled(SEED, 0, 2 * NUM_BLOCKS)))
     assert_same(*orders)
 
 
 def test_another_seed_gives_another_order(blocks: ShardedBlocks) -> None:
     seeds = (0, 1, 2**31, 2**62, -1)
-    orders = {tuple(read(blocks.read_shuffled(seed, 0, NUM_BLOCKS))["example_id"].tolist()) for seed in seeds}
+    orders = {
+        tuple(read_columns(blocks.read_shuffled(seed, 0, NUM_BLOCKS))["example_id"].tolist())
+        for seed in seeds
+    }
     assert len(orders) == len(seeds)
 
 
 def test_a_window_mixes_several_shards(blocks: ShardedBlocks) -> None:
     shards = np.repeat(np.arange(len(SHARD_SIZES)), SHARD_SIZES)
-    start = read(blocks.read_shuffled(SEED, 0, NUM_BLOCKS))["example_id"][:20]
+    start = read_columns(blocks.read_shuffled(SEED, 0, NUM_BLOCKS))["example_id"][:20]
     assert len(set(shards[start].tolist())) > 2
 
 
@@ -183,7 +186,7 @@ def test_training_batches_have_static_shapes_and_depend_on_the_step_alone(
     batches = list(whole.as_numpy_iterator())
     assert len(batches) == 40
     rest = make_training_batches(blocks, collator, SEED, 17, 40, global_batch_size=4)
-    assert_same(read(rest), join(batches[17:]))
+    assert_same(read_columns(rest), join(batches[17:]))
 
 
 def list_ops(dataset: tf.data.Dataset) -> set[str]:
@@ -212,7 +215,7 @@ def test_no_python_runs_in_the_loop(blocks: ShardedBlocks, collator: MaskingColl
 @pytest.mark.parametrize("num_workers", range(1, len(SHARD_SIZES) + 1))
 def test_workers_shares_are_disjoint_and_together_everything(num_workers: int, blocks: ShardedBlocks) -> None:
     shares = [
-        read(blocks.of_worker(index, num_workers).read_in_order())["example_id"].tolist()
+        read_columns(blocks.of_worker(index, num_workers).read_in_order())["example_id"].tolist()
         for index in range(num_workers)
     ]
     assert all(shares)
@@ -241,7 +244,7 @@ def test_shards_on_another_file_system(config: Config, collator: MaskingCollator
     data = prepare_data(of_shards(config, remote))
     local = prepare_data(of_shards(config, tmp_path / "local"))
     batches, expected = (
-        read(make_training_batches(source.train, collator, SEED, 2, 20, global_batch_size=4))
+        read_columns(make_training_batches(source.train, collator, SEED, 2, 20, global_batch_size=4))
         for source in (data, local)
     )
     assert_same(batches, expected)

@@ -10,7 +10,7 @@ from transformers import (
     TFBertForMaskedLM,
 )
 
-from tests.data.masking_blocks import CLS, SEP, UNK, apply_collator, make_blocks, make_collator
+from tests.data.blocks import CLS, SEP, UNK, apply_collator, make_blocks, make_collator
 from tfmlm.config import MaskingConfig
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.data.token_streams import DOCSTRINGS, ODD, encode_one_by_one
+from tests.data.blocks import DOCSTRINGS, ODD, encode_one_by_one
 from tests.tiny import SENTENCES
 from tfmlm.data.packing import StreamTokenizer, TokenStream
 

@@ -11,9 +11,17 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from transformers import DataCollatorForWholeWordMask, PreTrainedTokenizerFast
 
-from tests.data.masking_blocks import UNK, VOCABULARY, Arrays, apply_collator, make_blocks
-from tests.data.packed import pack
-from tests.data.slow_masking import mask_slowly, mix, unit
+from tests.data.blocks import (
+    UNK,
+    VOCABULARY,
+    Arrays,
+    apply_collator,
+    make_blocks,
+    mask_slowly,
+    mix,
+    pack,
+    unit,
+)
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig, TokenizerConfig
 from tfmlm.data.masking import IGNORE_LABEL, MaskingCollator

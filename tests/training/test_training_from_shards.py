@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.prepared import assert_one_line, fill_folder, prepare
+from tests.data.sharded import assert_one_line, fill_folder, prepare
 from tests.tiny import write_hub_folder
 from tfmlm.cli.main import main
 

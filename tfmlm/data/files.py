@@ -5,10 +5,13 @@ Where a quick way gives the same rows as reading them one by one, it is taken, a
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
@@ -172,7 +175,7 @@ _CHUNK_BYTES = 1 << 20
 _FIRST_ROWS = 10_000
 """Rows of JSON among which one must hold the configured column."""
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowException)
+_READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 class BadRow(NamedTuple):
@@ -205,7 +208,7 @@ def read_rows(file: str, data: DataConfig) -> Iterator[str | BadRow]:
     """Reads the texts of a file in order; a `BadRow` stands where rows cannot be read.
 
     Args:
-        file: a path; gzip is seen by its first bytes.
+        file: a path; gzip, bzip2 and xz are seen by their first bytes.
         data: the kind of file, the columns, and what one text of a text file is.
     """
     return chain.from_iterable(read_batches(file, data))
@@ -494,10 +497,21 @@ def _open_text(file: str, encoding: str = "utf-8-sig", newline: str | None = Non
     return _decode(_open_bytes(file), encoding, newline)
 
 
+_DECOMPRESSORS: dict[re.Pattern[bytes], Callable[[str], Any]] = {
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
+    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
+}
+"""By the first ten bytes of a file, which are in no text."""
+
+
 def _open_bytes(file: str) -> BinaryIO:
-    with Path(file).open("rb") as start:
-        is_gzip = start.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(file) if is_gzip else Path(file).open("rb"))
+    with Path(file).open("rb") as content:
+        start = content.read(10)
+    for magic, decompress in _DECOMPRESSORS.items():
+        if magic.match(start):
+            return cast(BinaryIO, decompress(file))
+    return Path(file).open("rb")
 
 
 def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
