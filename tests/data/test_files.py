@@ -226,6 +226,14 @@ def test_no_row_before_the_end_of_a_cut_gzip_is_lost(share: float, chunk_bytes: 
         assert list(files.read_rows(str(path), DataConfig(source="csv"))) == expected
 
 
+@pytest.mark.parametrize("padding", range(16))
+def test_line_ends_within_quotes_stay_as_they_are(padding: int, tmp_path: Path) -> None:
+    """Arrow loses a line feed where one of its blocks ends with the carriage return before it."""
+    rows = ["x" * (padding + 1), *["a\r\n\r\nb"] * 40]
+    path = write(tmp_path / "a.csv", write_csv_column(rows))
+    assert read_texts(path, "csv", "error") == rows
+
+
 def test_the_quick_way_is_taken(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     path = write(folder / "a.csv", write_csv(["plain", 'with "quotes", and\nlines'] * 100))
     monkeypatch.setattr(files, "_CHUNK_BYTES", 64)

@@ -17,7 +17,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial, reduce
-from itertools import chain, islice, repeat, zip_longest
+from itertools import chain, count, islice, repeat, zip_longest
 from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO, NamedTuple, TextIO, TypeAlias, cast
@@ -294,11 +294,11 @@ def _read_json(file: str, data: DataConfig) -> Iterator[Batch]:
     yield from _take_batches(map(to_text, _read_objects(file)))
 
 
-def _read_objects(file: str) -> Iterator[dict[str, Any] | str | BadRow]:
+def _read_objects(file: str, is_peek: bool = False) -> Iterator[dict[str, Any] | str | BadRow]:
     with _open_text(file) as lines:
         num_blank, first = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
         if first.lstrip().startswith("["):
-            yield from _parse_array(first + lines.read())
+            yield from (_peek_into_array if is_peek else _parse_array)(first + lines.read())
         else:
             yield from map(_parse_object, chain(repeat("", num_blank), [first], lines))
 
@@ -340,7 +340,7 @@ def _read_any_csv(lines: TextIO, columns: list[str], names: list[str]) -> Iterat
 def _number_repeated(header: list[str]) -> list[str]:
     """Names of which a repeated one stands for its first column, as pandas has it."""
     counts = [header[:index].count(name) for index, name in enumerate(header)]
-    return [f"{name}.{count}" if count else name for name, count in zip(header, counts, strict=True)]
+    return [f"{name}.{before}" if before else name for name, before in zip(header, counts, strict=True)]
 
 
 def _read_records(lines: Iterable[str]) -> Iterator[list[str] | BadRow]:
@@ -431,8 +431,10 @@ def _parse_plain_csv(records: memoryview, columns: list[str], names: list[str]) 
         return []
     numbers = list(map(str, range(len(columns))))
     wanted = [str(columns.index(name)) for name in names]
-    # Arrow is fastest in small blocks, and a record may lie in two of them.
-    for block_size in (len(records) // 8 + 1, len(records) + 1):
+    # Arrow is fastest in small blocks, but refuses a record in more than two of them, and after a block that
+    # ends with "\r" it loses a "\n", within quotes too.
+    sizes = (size for size in count(len(records) // 8 + 1) if ord("\r") not in records[size - 1 :: size])
+    for block_size in (next(sizes), len(records) + 1):
         with suppress(pa.ArrowException, ValueError):
             table = arrow_csv.read_csv(
                 pa.BufferReader(records),
@@ -562,12 +564,25 @@ def _parse_object(line: str) -> dict[str, Any] | str | BadRow:
     return row if isinstance(row, dict) else _bad("not a JSON object")
 
 
-def _parse_array(text: str) -> list[dict[str, Any] | str | BadRow]:
+def _parse_array(text: str) -> Iterable[dict[str, Any] | BadRow]:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         return [_bad(f"not a valid JSON list: {_describe(error)}")]
     return [_to_object(row) for row in rows]
+
+
+_ITEM = re.compile(r"[^\s,]")
+
+
+def _peek_into_array(text: str) -> Iterator[dict[str, Any] | BadRow]:
+    """The items of a JSON list one by one, up to the end or to what is wrong."""
+    start = text.index("[") + 1
+    with suppress(ValueError):
+        while True:
+            item = _ITEM.search(text, start)
+            row, start = _decode_object(text, item.start() if item else start)
+            yield _to_object(row)
 
 
 def _to_object(row: Any) -> dict[str, Any] | BadRow:
@@ -591,7 +606,7 @@ def _find_schema_of_json(file: str, data: DataConfig) -> pa.Schema | None:
     names = split_column_names(data)
     missing = set(names)
     example: dict[str, Any] = {}
-    for row in islice(_read_objects(file), _FIRST_ROWS):
+    for row in islice(_read_objects(file, is_peek=True), _FIRST_ROWS):
         if isinstance(row, dict):
             missing -= {
                 name for name in missing if any(isinstance(p, str) for p in _collect(row, name, name))
