@@ -22,8 +22,6 @@ SMALL = ["train.max_steps=3", "data.block_size=32", "data.max_rows=200", "train.
 
 def own_overrides(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """What stands in for the Hub, which a test has not."""
-    if name in ("quickstart", "scratch"):
-        return ["model.config.num_hidden_layers=1"]
     write_hub_folder(folder / "model", tokenizer)
     write_eli5_rows(folder / "rows.jsonl", SENTENCES)
     return [
@@ -71,8 +69,24 @@ def train_on_two_devices(arguments: list[str]) -> str:
     return done.stdout
 
 
+RUN_ELSEWHERE = {
+    "eli5_distilroberta": "tests/test_end_to_end.py",
+    "quickstart": "tests/test_readme.py",
+    "scratch": "tests/test_readme.py",
+}
+"""Shipped configurations that another test runs, and which."""
+
+
+def test_those_run_elsewhere_are_named_there() -> None:
+    for name, file in RUN_ELSEWHERE.items():
+        commands = file if file.endswith("end_to_end.py") else "README.md"
+        assert f"configs/{name}.yaml" in (CHECKOUT / commands).read_text(encoding="utf-8")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path.stem not in RUN_ELSEWHERE], ids=lambda path: path.stem
+)
 def test_runs_in_small(
     path: Path,
     tmp_path: Path,
