@@ -1,5 +1,7 @@
 """Filled masks equal the Hugging Face pipeline's."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,27 @@ def model_dir(byte_run: Finished) -> Path:
 def version(byte_run: Finished) -> Path:
     """With fewer candidates than the tests have targets."""
     return byte_run.version
+
+
+PREDICT_TWICE = """
+import sys
+from tfmlm.cli.main import main
+export, text, words = sys.argv[1:]
+sys.exit(main(["predict", export, text]) or main(["predict", export, text, "--targets", words]))
+"""
+
+
+def test_an_export_is_loaded_where_nothing_was_exported(word_run: Finished) -> None:
+    """A process that has only this to do must register the operations of the text signature itself."""
+    text = "Return the [MASK] of the list."
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT_TWICE, str(word_run.version), text, "name,value"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(text) == 2
 
 
 def test_equals_the_hugging_face_pipeline(model_dir: Path) -> None:

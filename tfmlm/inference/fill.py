@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text  # noqa: F401 registers the operations that an export's text signature needs
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
