@@ -6,10 +6,6 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterator
 
-import shtab
-
-from tfmlm.config.schema import list_keys
-
 _SHELLS = ("bash", "zsh", "fish")
 
 _NO_SPACE = """
@@ -48,6 +44,8 @@ def write_completion(parser: argparse.ArgumentParser, shell: str) -> str:
         parser: of all commands; what completes its arguments is added to them.
         shell: `bash`, `zsh` or `fish`.
     """
+    import shtab
+
     for action in _list_actions(parser):
         completer = _choose_completer(action)
         if completer:
@@ -65,6 +63,8 @@ def _list_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def _choose_completer(action: argparse.Action) -> dict[str, object] | None:
+    import shtab
+
     if action.dest == "overrides":
         return _complete_keys()
     if action.metavar == "FILE" or action.dest in ("config", "model"):
@@ -75,6 +75,8 @@ def _choose_completer(action: argparse.Action) -> dict[str, object] | None:
 
 
 def _complete_keys() -> dict[str, object]:
+    from tfmlm.config.schema import list_keys
+
     keys = [f"{key}=" for key in list_keys()]
     words = " ".join(keys)
     return {

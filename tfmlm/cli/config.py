@@ -6,7 +6,6 @@ import argparse
 import textwrap
 
 from tfmlm.cli.shared import add_overrides
-from tfmlm.config.schema import list_keys
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,6 +28,8 @@ def _config(options: argparse.Namespace) -> int:
 
 def describe_keys() -> str:
     """Every key of the configuration with its default and meaning."""
+    from tfmlm.config.schema import list_keys
+
     return "\n".join(
         f"{key} = {key.default!r}\n{textwrap.indent(textwrap.fill(key.meaning, 88), '    ')}"
         for key in list_keys()

@@ -8,8 +8,10 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +54,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Looks at Python, the packages, TensorFlow and its devices."""
+    from packaging.requirements import Requirement
+
     packages = [_check_package(Requirement(line)) for line in _list_requirements()]
     checks: list[Callable[[], Finding]] = [_check_keras, _check_devices]
     # Without the right packages TensorFlow may not even import.

@@ -131,11 +131,11 @@ class PushSnapshots(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Notes the step that the training goes on from."""
-        self._last_step = int(self.model.step.numpy())
+        self._first_step = self._last_step = int(self.model.step.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Comes after the callback that saves checkpoints."""
-        last, step = self._last_step, int(self.model.step.numpy())
+        last, step = self._last_step, self._first_step + batch + 1
         self._last_step = step
         if self._is_model_due(last, step):
             self._snapshots.offer_model(self._setup, step)
