@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from tfmlm.cli.shared import add_overrides, start_libraries
+from tfmlm.cli.shared import add_trained_model, start_libraries
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `evaluate` to the other commands."""
     evaluate = commands.add_parser("evaluate", help="perplexity of a trained model on its held-out text")
-    evaluate.add_argument("model", type=Path, help="run or model folder")
-    add_overrides(evaluate)
+    add_trained_model(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON line")
     evaluate.set_defaults(command=_evaluate)
 

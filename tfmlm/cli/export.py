@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tfmlm.cli.shared import add_overrides, start_libraries
+from tfmlm.cli.shared import add_trained_model, start_libraries
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `export` to the other commands."""
     export = commands.add_parser("export", help="write a SavedModel of a run or a model folder")
-    export.add_argument("model", type=Path, help="run or model folder")
-    add_overrides(export)
+    add_trained_model(export)
     export.set_defaults(command=_export)
 
 

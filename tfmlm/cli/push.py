@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
-from tfmlm.cli.shared import add_overrides
+from tfmlm.cli.shared import add_trained_model
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `push` to the other commands."""
     push = commands.add_parser("push", help="upload the model of a run to the Hugging Face Hub")
-    push.add_argument("model", type=Path, help="run or model folder")
-    add_overrides(push)
+    add_trained_model(push)
     push.set_defaults(command=_push)
 
 

@@ -15,6 +15,12 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win")
 
 
+def add_trained_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument `model`, as `run_folder.load_trained` takes it, and overrides."""
+    parser.add_argument("model", type=Path, help="run or model folder")
+    add_overrides(parser)
+
+
 def start_libraries() -> None:
     """Loads TensorFlow and the rest, which takes seconds: call it after the arguments have been checked."""
     from tfmlm.library_logging import quieten_libraries, show_progress_lines

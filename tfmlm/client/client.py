@@ -40,7 +40,19 @@ class Transport(Protocol):
     """A way to a served model."""
 
     def predict(self, signature_name: str, inputs: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
-        """Nested lists by name in and out, by a deadline of `time.monotonic`."""
+        """Asks the model.
+
+        Args:
+            signature_name: the signature.
+            inputs: nested lists by name.
+            deadline: of `time.monotonic`, for all attempts and waits.
+
+        Returns:
+            The outputs, nested lists by name.
+
+        Raises:
+            UserError: no attempt brought an answer.
+        """
 
     def close(self) -> None:
         """Closes the connections."""

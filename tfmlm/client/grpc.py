@@ -53,19 +53,7 @@ class GrpcTransport:
         )
 
     def predict(self, signature_name: str, inputs: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
-        """Asks; gRPC itself asks again while that may help.
-
-        Args:
-            signature_name: the signature.
-            inputs: nested lists by name.
-            deadline: of `time.monotonic`, for all attempts and waits.
-
-        Returns:
-            The outputs, nested lists by name.
-
-        Raises:
-            UserError: no attempt brought an answer.
-        """
+        """Asks; gRPC itself asks again while that may help; see `Transport.predict`."""
         request = PredictRequest()
         spec = request.model_spec
         spec.name, spec.signature_name = self._address.model, signature_name

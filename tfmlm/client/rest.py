@@ -52,19 +52,7 @@ class RestTransport:
         self._pool = urllib3.connection_from_url(f"{scheme}://{address.authority}", **settings)
 
     def predict(self, signature_name: str, inputs: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
-        """Asks once, again and again while that may help.
-
-        Args:
-            signature_name: the signature.
-            inputs: nested lists by name.
-            deadline: of `time.monotonic`, for all attempts and waits.
-
-        Returns:
-            The outputs, nested lists by name.
-
-        Raises:
-            UserError: no attempt brought an answer.
-        """
+        """Asks, and again while that may help; see `Transport.predict`."""
         body = json.dumps({"signature_name": signature_name, "inputs": inputs}).encode()
         attempt = 0
         while True:
