@@ -11,7 +11,7 @@ SMOKE := build/smoke/$(notdir $(VENV))
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-long coverage test-pytorch faults fuzz mutation smoke lint bench clean
+.PHONY: help install train test test-long coverage test-pytorch architectures faults fuzz mutation smoke lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -34,6 +34,9 @@ coverage: $(VENV)/.installed-dev $(VENV)/.installed-quickstart ## run both with 
 
 test-pytorch: $(VENV)/.installed-dev .venv-pytorch/.installed ## compare model folders with PyTorch and transformers 5, and run the card's code there
 	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/training/test_pytorch.py tests/hub/card/test_usage.py
+
+architectures: $(VENV)/.installed-dev .venv-pytorch/.installed ## take every architecture the whole way, and write docs/architectures.md
+	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/python -m tests.training.whole_way docs/architectures.md
 
 faults: $(VENV)/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault

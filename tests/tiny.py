@@ -14,9 +14,10 @@ from transformers import (
     AutoConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
-    TFAutoModelForMaskedLM,
     TFPreTrainedModel,
 )
+
+from tfmlm.training.architectures import build_model
 
 SENTENCES = [
     f"{verb} the {adjective} {noun} of the given {whole}{tail}"
@@ -52,8 +53,19 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
 _XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 72, "pad_index": 0}
 
 OTHER_TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "convbert": _COMMON | {"embedding_size": 16},
+    "deberta": _COMMON | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "deberta-v2": _COMMON
+    | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+    | {"share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+    "esm": _COMMON
+    | {"position_embedding_type": "rotary", "token_dropout": True}
+    | {"pad_token_id": 0, "mask_token_id": 4},
     "flaubert": _XLM,
     "layoutlm": _COMMON,
+    "longformer": _COMMON | {"attention_window": 16},
+    "mobilebert": _COMMON
+    | {"embedding_size": 16, "intra_bottleneck_size": 16, "num_feedforward_networks": 2},
     "rembert": _COMMON | {"input_embedding_size": 16, "output_embedding_size": 24},
     "roberta-prelayernorm": _COMMON,
     "roformer": _COMMON | {"embedding_size": 16},
@@ -61,14 +73,6 @@ OTHER_TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "xlm": _XLM,
 }
 """The same of architectures whose logits are computed at every position."""
-
-TRAINED_ONLY_TINY_CONFIGS: dict[str, dict[str, Any]] = {
-    "deberta": _COMMON
-    | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "pooler_hidden_size": 32},
-    "deberta-v2": _COMMON | {"pooler_hidden_size": 32},
-    "longformer": _COMMON | {"attention_window": 16},
-}
-"""The same of those that are trained and evaluated, and neither asked nor exported."""
 
 ALL_TINY_CONFIGS = TINY_CONFIGS | OTHER_TINY_CONFIGS
 
@@ -104,9 +108,7 @@ def without_dropout(model_type: str) -> dict[str, Any]:
 def make_tiny(model_type: str, **fields: object) -> TFPreTrainedModel:
     defaults = {"vocab_size": 60, "pad_token_id": int(model_type in PAD_IS_ONE)}
     config = AutoConfig.for_model(model_type, **defaults | fields)
-    model = TFAutoModelForMaskedLM.from_config(config)
-    model.build_in_name_scope()
-    return model
+    return build_model(config)
 
 
 TEXTS = ["Return the <mask> size.", "Load the default <mask> of the <mask> file, if it exists."]

@@ -93,6 +93,8 @@ class Result:
         model_dir: the Hugging Face folder.
         saved_model_dir: the exported version, if there is one.
         bad_rows: rows of the source that could not be read and were left out.
+        unknown_share: share of the text's tokens that the tokenizer does not know.
+        unmasked_share: share of the held-out blocks that have no mask.
         notes: what the person should know, one sentence each.
         samples_before: `run.sample_texts` as the model filled them before training; for each text, one list
             of candidates a mask. Empty in results of versions that did not keep them.
@@ -112,6 +114,8 @@ class Result:
     model_dir: str
     saved_model_dir: str | None
     bad_rows: int = 0
+    unknown_share: float = 0.0
+    unmasked_share: float = 0.0
     notes: list[str] = field(default_factory=list)
     samples_before: Samples = field(default_factory=dict)
     samples_after: Samples = field(default_factory=dict)

@@ -27,9 +27,9 @@ from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.results import Evaluation, Result, Samples
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, load_trained, open_run_folder
+from tfmlm.training.architectures import max_block_size
 from tfmlm.training.checkpoint import list_checkpoints
 from tfmlm.training.evaluate import evaluate_held_out
-from tfmlm.training.model import max_block_size
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import plot_metrics
 from tfmlm.training.setup import Setup, set_up
@@ -118,6 +118,8 @@ def _summarize(
         model_dir=str(folder.model_dir),
         saved_model_dir=str(export.path) if export else None,
         bad_rows=sum(row.num_rows for row in bad_rows),
+        unknown_share=setup.unknown,
+        unmasked_share=setup.unmasked,
         notes=[
             *setup.notes,
             *trained.notes,
@@ -221,6 +223,6 @@ def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
             model=replace(config.model, name_or_path=str(model_dir), config={}),
             tokenizer=replace(config.tokenizer, name_or_path=str(model_dir), train_vocab_size=None),
         ),
-        needs_head=True,
+        is_to_answer=True,
     )
     return evaluate_held_out(setup)

@@ -98,7 +98,11 @@ CONFIGURATION = [
     Case("a list for keys", f"{TRAIN} model.config=[1]", "model.config is [1]; it must be of type dict"),
     Case("an item of a list", f"{TRAIN} data.train_files[0]=a", "overrides do not fit"),
     Case("none of the choices", f"{TRAIN} train.precision=fp8", "it must be one of float32, bfloat16"),
-    Case("a rate over 1", f"{TRAIN} masking.rate=1.5", "masking.rate is 1.5; it must be between 0 and 1"),
+    Case(
+        "a rate over 1",
+        f"{TRAIN} masking.rate=1.5",
+        "masking.rate is 1.5; it must be more than 0 and at most 1",
+    ),
     Case("fractions over 1 together", f"{TRAIN} masking.mask_fraction=0.95", "add up to more than 1"),
     Case(
         "an endless number",
@@ -343,12 +347,12 @@ MODELS = [
         change_json("model/config.json", model_type="mine", auto_map={"AutoConfig": "a.B"}),
     ),
     Case("no weights", MODEL, "has no weights", remove("model/model.safetensors")),
-    Case("weights cut short", MODEL, "cannot be loaded", cut("model/model.safetensors", 0.5)),
-    Case("weights that are none", MODEL, "cannot be loaded", write("model/model.safetensors", "nothing")),
+    Case("weights cut short", MODEL, "cannot be read", cut("model/model.safetensors", 0.5)),
+    Case("weights that are none", MODEL, "cannot be read", write("model/model.safetensors", "nothing")),
     Case(
         "weights of another size",
         MODEL,
-        "cannot be loaded",
+        "and by its config.json [64, 64]",
         change_json("model/config.json", hidden_size=64),
     ),
     Case(

@@ -3,7 +3,7 @@
 import pytest
 
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.answers import find_masks, put_word
+from tfmlm.client.answers import find_masks, is_ambiguous, put_word
 from tfmlm.errors import UserError
 
 
@@ -52,7 +52,9 @@ def test_masks_are_found_in_either_spelling() -> None:
     assert find_masks("a [MASK] b [MASK]", 2, None) == [(2, 8), (11, 17)]
     assert find_masks("a [MASK] b [MASK]", 1, None) == [(2, 8)]
     assert find_masks("<mask>", 1, None) == [(0, 6)]
-    assert find_masks("the <mask> that [MASK] and [MASK] are not", 1, None) == [(4, 10)]
+    assert find_masks("the <mask> that [MASK] and [MASK] are not", 1, "<mask>") == [(4, 10)]
+    assert is_ambiguous("the <mask> that [MASK] is not")
+    assert not is_ambiguous("the <mask> and <mask>")
     assert find_masks("a ___ b", 1, "___") == [(2, 5)]
     assert find_masks("a [MASK]", 0, None) == []
     with pytest.raises(UserError, match="--mask-token"):

@@ -11,6 +11,8 @@ import pytest
 
 from tests.client.peer import TEXTS, TOKEN, Peer, ServedModel, serve_grpc, serve_rest
 from tfmlm.cli.main import main
+from tfmlm.client.answers import read_answers
+from tfmlm.errors import UserError
 from tfmlm.export.saved_model import TOKENIZER_DIR
 
 
@@ -100,3 +102,35 @@ def test_a_query_that_fails_prints_one_line(
     assert done.stderr.count("\n") == 1
     assert "--ca-file" in done.stderr
     assert TOKEN not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("Write [MASK] as <mask> of the file.", "Write [MASK] as {} of the file."),
+        ("<mask> and [MASK] and [MASK]", "{} and [MASK] and [MASK]"),
+        ("[MASK] [MASK] <mask> <mask>", "[MASK] [MASK] {} {}"),
+    ],
+)
+def test_the_models_own_mask_is_filled_where_a_text_has_another_too(
+    text: str, filled: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(url, text, "--json") == 0
+    masks = json.loads(capsys.readouterr().out)
+    assert len(masks) == filled.count("{}")
+    for number, candidates in enumerate(masks):
+        words = ["<mask>"] * len(masks)
+        words[number] = candidates[0]["token_str"].strip()
+        assert candidates[0]["sequence"].split() == filled.format(*words).split()
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_no_answer(score: float) -> None:
+    outputs = {
+        "positions": [[1]],
+        "token_ids": [[[3, 4]]],
+        "tokens": [[["a", "b"]]],
+        "scores": [[[score, 0.1]]],
+    }
+    with pytest.raises(UserError, match="the server's scores are not finite"):
+        read_answers(outputs, 1)

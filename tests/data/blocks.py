@@ -20,7 +20,9 @@ def pack(
     path: Path,
     with_words: bool = False,
 ) -> PackedBlocks:
-    block_format = BlockFormat(block_size, tokenizer.pad_token_id, with_words)
+    block_format = BlockFormat(
+        block_size, tokenizer.pad_token_id, with_words, unk_token_id=tokenizer.unk_token_id
+    )
     write_blocks(pack_texts([texts], tokenizer, block_format), path)
     return open_blocks(path)
 
@@ -32,8 +34,9 @@ ODD = ["", " ", "  a  b\n\n\tc ", "\u00e9\u0301\u200b", "\N{GRINNING FACE}\ufe0f
 
 
 def encode_one_by_one(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> TokenStream:
-    """What transformers itself says about each text, end to end."""
+    """What transformers itself says about each text of which tokens are left, end to end."""
     encodings = [tokenizer(text, return_special_tokens_mask=True) for text in texts]
+    encodings = [encoding for encoding in encodings if 0 in encoding["special_tokens_mask"]]
     return TokenStream(
         np.array([token for encoding in encodings for token in encoding["input_ids"]], np.int32),
         np.array([token for encoding in encodings for token in encoding["special_tokens_mask"]], np.bool_),

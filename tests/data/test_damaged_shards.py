@@ -186,7 +186,7 @@ def test_no_manifest_brings_another_error_than_one_line(data: st.DataObject, int
     Path(folder, "manifest.json").write_text(damaged, encoding="utf-8")
     try:
         manifest = read_manifest(folder)
-        describe_shards(folder, manifest)
+        describe_shards(folder, manifest, [])
         for split in manifest.splits:
             assert ShardedBlocks.of_split(folder, manifest, split, with_words=False).num_blocks >= 0
     except UserError as error:

@@ -111,12 +111,16 @@ def test_packed_file_holds_the_texts_in_the_promised_columns(
             "special_tokens_mask": pa.list_(pa.bool_(), 32),
             "num_tokens": pa.int32(),
             "example_id": pa.int64(),
+            "num_text_tokens": pa.int32(),
+            "num_unknown": pa.int32(),
         }
     blocks = table.with_format("numpy")[:]
     num_blocks = -(-len(expected.token_ids) // 32)
     assert blocks["example_id"].tolist() == list(range(num_blocks))
     assert blocks["num_tokens"].tolist()[:-1] == [32] * (num_blocks - 1)
     assert blocks["num_tokens"].sum() == len(expected.token_ids)
+    assert blocks["num_text_tokens"].sum() == (~expected.is_special).sum()
+    assert blocks["num_unknown"].sum() == (expected.token_ids == any_tokenizer.unk_token_id).sum()
     np.testing.assert_array_equal(blocks["input_ids"].ravel()[: len(expected.token_ids)], expected.token_ids)
     np.testing.assert_array_equal(
         blocks["special_tokens_mask"].ravel()[: len(expected.is_special)], expected.is_special

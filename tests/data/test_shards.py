@@ -44,6 +44,8 @@ def random_blocks(draw: st.DrawFn) -> list[Columns]:
             "special_tokens_mask": draw(arrays(np.bool_, rows)),
             "num_tokens": draw(arrays(np.int32, num_rows, elements=st.integers(0, length))),
             "example_id": draw(arrays(np.int64, num_rows, elements=st.integers(0, 2**63 - 1))),
+            "num_text_tokens": draw(arrays(np.int32, num_rows, elements=st.integers(0, length))),
+            "num_unknown": draw(arrays(np.int32, num_rows, elements=st.integers(0, length))),
         }
         return columns | ({"starts_word": draw(arrays(np.bool_, rows))} if with_words else {})
 
@@ -71,6 +73,8 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> ShardedBlocks:
                     "special_tokens_mask": np.zeros((len(part), BLOCK_SIZE), np.bool_),
                     "num_tokens": np.full(len(part), BLOCK_SIZE),
                     "example_id": part,
+                    "num_text_tokens": np.full(len(part), BLOCK_SIZE),
+                    "num_unknown": np.zeros(len(part), int),
                 }
             ],
         )
@@ -97,6 +101,7 @@ def test_blocks_come_back_as_they_were_and_give_the_same_bytes_again(chunks: lis
         assert shards[0] == replace(shards[1], name="a.tfrecord")
 
         expected = join(chunks)
+        counts = {name: expected.pop(name).sum() for name in ("num_text_tokens", "num_unknown")}
         length, with_words = expected["input_ids"].shape[1], "starts_word" in expected
         read_back = read_columns(ShardedBlocks(folder, (shards[0],), length, with_words).read_in_order())
         assert_same(read_back, expected)
@@ -105,6 +110,7 @@ def test_blocks_come_back_as_they_were_and_give_the_same_bytes_again(chunks: lis
         }
         assert shards[0].num_blocks == len(expected["example_id"])
         assert shards[0].num_tokens == expected["num_tokens"].sum()
+        assert {name: getattr(shards[0], name) for name in counts} == counts
 
 
 def test_the_order_of_the_shards_is_that_of_the_manifest(blocks: ShardedBlocks) -> None:
@@ -232,8 +238,9 @@ def test_too_few_shards_for_the_workers(blocks: ShardedBlocks) -> None:
 
 def test_shards_on_another_file_system(config: Config, collator: MaskingCollator, tmp_path: Path) -> None:
     remote = f"ram://{uuid.uuid4().hex}/shards"
-    manifest = prepare_shards(config, remote, 50, None, [])
-    assert asdict(prepare_shards(config, str(tmp_path / "local"), 50, None, [])) == asdict(manifest)
+    manifest, notes = prepare_shards(config, remote, 50, None, [])
+    assert not notes
+    assert asdict(prepare_shards(config, str(tmp_path / "local"), 50, None, [])[0]) == asdict(manifest)
     for shard in [*manifest.splits["train"], *manifest.splits["validation"]]:
         assert (
             hash_file(f"{remote}/{shard.name}")
@@ -248,7 +255,7 @@ def test_shards_on_another_file_system(config: Config, collator: MaskingCollator
         for source in (data, local)
     )
     assert_same(batches, expected)
-    assert prepare_shards(config, remote, 50, None, []) == manifest
+    assert prepare_shards(config, remote, 50, None, []) == (manifest, [])
 
 
 def test_a_remote_folder_that_is_not_there(config: Config) -> None:

@@ -47,10 +47,17 @@ def test_stream_is_what_the_tokenizer_says_of_real_docstrings(any_tokenizer: Pre
     )
 
 
-def test_an_empty_text_is_its_special_tokens(any_tokenizer: PreTrainedTokenizerFast) -> None:
-    stream = StreamTokenizer(any_tokenizer)([""])
-    assert stream.token_ids.tolist() == [any_tokenizer.cls_token_id, any_tokenizer.sep_token_id]
-    assert stream.is_special.all()
+@pytest.mark.parametrize("with_words", [False, True])
+def test_a_text_that_makes_no_token_adds_no_special_ones(
+    with_words: bool, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Zero-width characters, which BERT's normalizer takes away, and none at all."""
+    tokenize = StreamTokenizer(word_tokenizer, with_words)
+    nothing = ["", "\u200b\u200d", "\ufeff", " "]
+    assert len(tokenize(nothing).token_ids) == 0
+    among = tokenize([*nothing, SENTENCES[0], *nothing])
+    for part, alone in zip(among, tokenize(SENTENCES[:1]), strict=True):
+        np.testing.assert_array_equal(part, alone)
 
 
 def plain_tokenizer(template: str = "$A") -> PreTrainedTokenizerFast:

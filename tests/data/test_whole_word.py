@@ -1,5 +1,6 @@
 """Whole words are masked whole, by the tokenizer's own word boundaries."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from tests.data.blocks import (
 from tests.tiny import SENTENCES
 from tfmlm.config import MaskingConfig, TokenizerConfig
 from tfmlm.data.masking import IGNORE_LABEL, MaskingCollator
-from tfmlm.data.packing import StreamTokenizer
+from tfmlm.data.packing import LONGEST_WORD, StreamTokenizer
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.training.loss import count_slots
@@ -48,9 +49,25 @@ def make_collator(rate: float, seed: int = 0, **fields: float) -> MaskingCollato
     return MaskingCollator(VOCABULARY, MaskingConfig(rate=rate, whole_word=True, **fields), seed)
 
 
-def word_numbers(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[tuple[int, int | None]]:
-    """For each token of the stream, its text and its word; the tokenizer's own answer, one text at a time."""
-    return [(number, word) for number, text in enumerate(texts) for word in tokenizer(text).word_ids()]
+Number = tuple[int, int | str | None]
+
+
+def word_numbers(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Number]:
+    """For each token of the stream, its text and its word, by the tokenizer's own answer, one text at a time.
+
+    Each token of a word that is too long to be one has a name of its own.
+    """
+    numbers: list[Number] = []
+    for number, text in enumerate(texts):
+        words = tokenizer(text).word_ids()
+        if set(words) == {None}:
+            continue
+        lengths = Counter(words)
+        numbers += [
+            (number, f"{word}.{place}" if word is not None and lengths[word] > LONGEST_WORD else word)
+            for place, word in enumerate(words)
+        ]
+    return numbers
 
 
 def test_words_start_where_the_tokenizers_word_changes(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -78,7 +95,7 @@ def test_all_tokens_of_a_word_are_chosen_or_none(tokenizer: PreTrainedTokenizerF
     )[: blocks.num_blocks]
     numbers = word_numbers(tokenizer, texts)
     chosen = (labels != IGNORE_LABEL).reshape(-1)[: len(numbers)]
-    words: dict[tuple[int, int, int], set[bool]] = {}
+    words: dict[tuple[int, *Number], set[bool]] = {}
     for index, (text, word) in enumerate(numbers):
         if word is None:
             assert not chosen[index]

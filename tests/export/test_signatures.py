@@ -205,3 +205,63 @@ def test_off_is_a_word_and_no_truth_value() -> None:
     for value in ("off", "'off'", "auto"):
         config = load_config(quickstart, [f"export.text_signature={value}"])
         assert config.export.text_signature == value.strip("'")
+
+
+# === Rows of ids as clients send them ===
+
+
+def fill_ids(loaded: Any, rows: list[list[int]], name: str = "ids") -> dict[str, np.ndarray]:
+    dtype = tf.int64 if name.endswith("int64") else tf.int32
+    ids = tf.constant(rows, dtype)
+    outputs = loaded.signatures[name](input_ids=ids, attention_mask=tf.ones_like(ids))
+    return {key: value.numpy() for key, value in outputs.items()}
+
+
+MASK, CLS = 4, 0
+"""Of the byte-level tokenizer."""
+
+
+@pytest.mark.parametrize(
+    ("row", "positions"),
+    [
+        ([MASK, 50, MASK], [0, 2]),
+        ([MASK, MASK, MASK], [0, 1, 2]),
+        ([50, MASK, 50], [1]),
+        ([MASK, 50, 50, MASK, MASK], [0, 3, 4]),
+        ([CLS, 50, MASK, CLS, CLS], [2]),
+    ],
+)
+@pytest.mark.parametrize("name", ["ids", "ids_int64"])
+def test_only_a_row_that_begins_as_the_tokenizer_does_loses_its_end(
+    name: str, row: list[int], positions: list[int], loaded: Any
+) -> None:
+    assert fill_ids(loaded, [row], name)["positions"].tolist() == [positions]
+
+
+@pytest.mark.parametrize("name", ["logits", "logits_int64"])
+def test_logits_of_any_row_are_the_models(name: str, loaded: Any, model_dir: Path) -> None:
+    """Drawn rows that end as they begin; if that is how every text begins, the end is the server's."""
+    model, _ = load_model_folder(model_dir)
+    rng = np.random.default_rng(3)
+    for first in [CLS, MASK, *rng.integers(5, 60, 6)]:
+        row = [int(first), *rng.integers(5, 60, 4).tolist(), *[int(first)] * int(rng.integers(1, 4))]
+        kept = np.array([[1] * 5 + [int(first != CLS)] * (len(row) - 5)], np.int32)
+        expected = model(np.array([row], np.int32), attention_mask=kept).logits.numpy()
+        ours = fill_ids(loaded, [row], name)["logits"]
+        np.testing.assert_allclose(ours[kept == 1], expected[kept == 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ids_int64", "logits_int64"])
+@pytest.mark.parametrize("token_id", [2**32 + 4, 2**33 + 4, -(2**32) + 4, 2**63 - 1, -1])
+def test_ids_beyond_int32_are_not_other_ids(token_id: int, name: str, loaded: Any) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="input_ids must be 0 to"):
+        fill_ids(loaded, [[CLS, token_id, 2]], name)
+
+
+@pytest.mark.parametrize("name", ["ids", "ids_int64", "logits", "logits_int64"])
+@pytest.mark.parametrize("kept", [2, -1, 2**31 - 1])
+def test_an_attention_mask_is_0_or_1(kept: int, name: str, loaded: Any) -> None:
+    dtype = tf.int64 if name.endswith("int64") else tf.int32
+    inputs = {"input_ids": [[CLS, MASK, 2]], "attention_mask": [[1, kept, 1]]}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="attention_mask must be 0 or 1"):
+        loaded.signatures[name](**{key: tf.constant(rows, dtype) for key, rows in inputs.items()})

@@ -17,7 +17,8 @@ from tests.tiny import ALL_TINY_CONFIGS, PAD_IS_ONE, SENTENCES, long_but, make_t
 from tfmlm.cli.main import main
 from tfmlm.errors import UserError
 from tfmlm.inference.score import load_scorer, make_scorer
-from tfmlm.training.model import load_model_folder, max_block_size
+from tfmlm.training.architectures import max_block_size
+from tfmlm.training.model import load_model_folder
 
 TEXTS = [
     "Return",

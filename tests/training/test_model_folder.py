@@ -24,7 +24,8 @@ from tests.training.test_model import configure
 from tests.waiting import wait_until
 from tfmlm.errors import UserError
 from tfmlm.training.model import load_model_folder, make_model
-from tfmlm.training.model_folder import save_model_folder, write_weights
+from tfmlm.training.model_folder import save_model_folder
+from tfmlm.training.weights import write_weights
 
 NAMES: dict[str, dict[str, list[int]]] = json.loads(
     Path(__file__).with_name("pytorch_names.json").read_text(encoding="utf-8")
@@ -39,7 +40,7 @@ def make_random(model_type: str, **fields: object) -> TFPreTrainedModel:
     """A tiny model all of whose weights differ from their initial zeros and ones."""
     model = make_tiny(model_type, **ALL_TINY_CONFIGS[model_type] | fields)
     rng = np.random.default_rng(0)
-    for weight in model.weights:
+    for weight in model.trainable_weights:
         weight.assign_add(rng.normal(scale=0.1, size=weight.shape).astype(np.float32))
     return model
 
@@ -69,7 +70,11 @@ def read_shapes(file: Path) -> dict[str, list[int]]:
 @pytest.mark.parametrize("model_type", ALL_TINY_CONFIGS)
 def test_names_and_shapes_are_pytorchs(model_type: str, tmp_path: Path) -> None:
     write_weights(make_random(model_type), tmp_path)
-    written = read_shapes(tmp_path / "model.safetensors")
+    written = {
+        name: shape
+        for name, shape in read_shapes(tmp_path / "model.safetensors").items()
+        if not name.endswith(".inv_freq")  # of ESM, computed, and under another name in PyTorch's file
+    }
     also = ALSO_FOR_TENSORFLOW.get(model_type, {})
     assert written == NAMES[model_type] | also
     with safe_open(tmp_path / "model.safetensors", framework="np") as file:
@@ -113,11 +118,13 @@ def test_ours_and_the_stock_loader_read_it_with_the_same_logits(
     word_tokenizer: PreTrainedTokenizerFast,
     byte_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    model = make_random(model_type)
-    folder = save(model, byte_tokenizer if model_type in PAD_IS_ONE else word_tokenizer, tmp_path / "model")
+    tokenizer = byte_tokenizer if model_type in PAD_IS_ONE else word_tokenizer
+    model = make_random(model_type, vocab_size=len(tokenizer))
+    folder = save(model, tokenizer, tmp_path / "model")
     again, _ = load_model_folder(folder)
     stock, info = TFAutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
-    assert info["missing_keys"] == []
+    # TensorFlow's ESM makes positions that it does not use, and PyTorch's does not.
+    assert set(info["missing_keys"]) <= {"esm.embeddings.position_embeddings.weight"}
     expected = compute_logits(model)
     np.testing.assert_array_equal(compute_logits(again), expected)
     np.testing.assert_array_equal(compute_logits(stock), expected)
@@ -126,7 +133,7 @@ def test_ours_and_the_stock_loader_read_it_with_the_same_logits(
 def test_large_weights_are_split_and_read_again(
     tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = make_random("albert")
+    model = make_random("albert", vocab_size=len(word_tokenizer))
     folder = save(model, word_tokenizer, tmp_path / "model", max_shard_bytes=10_000)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     shards = sorted(folder.glob("model-*.safetensors"))
@@ -143,7 +150,7 @@ def test_large_weights_are_split_and_read_again(
         size = sum(values.nbytes for values in weights.values())
         assert size <= 10_000 or len(weights) == 1
         whole |= weights
-    assert {name: list(values.shape) for name, values in whole.items()}.items() >= NAMES["albert"].items()
+    assert whole.keys() >= NAMES["albert"].keys()
     assert index["metadata"]["total_size"] == sum(values.nbytes for values in whole.values())
     np.testing.assert_array_equal(compute_logits(load_model_folder(folder)[0]), compute_logits(model))
     stock = TFAutoModelForMaskedLM.from_pretrained(folder)
@@ -161,8 +168,8 @@ def test_alberts_bias_under_one_name_is_no_new_head(
     biases = {"predictions.bias", "predictions.decoder.bias"}
     weights = {name: values for name, values in load_file(file).items() if name not in biases - {kept}}
     save_file(weights, file, metadata={"format": "pt"})
-    again, has_new_head = make_model(configure(folder), word_tokenizer)
-    assert not has_new_head
+    again, diagnosis = make_model(configure(folder), word_tokenizer)
+    assert diagnosis == ([], [])
     np.testing.assert_array_equal(compute_logits(again), compute_logits(model))
     stock = TFAutoModelForMaskedLM.from_pretrained(folder)
     is_whole = np.array_equal(compute_logits(stock), compute_logits(model))
@@ -173,7 +180,7 @@ def test_alberts_bias_under_one_name_is_no_new_head(
 def test_half_precision_weights_are_read_as_float32(
     dtype: type, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = make_random("bert")
+    model = make_random("bert", vocab_size=len(word_tokenizer))
     for weight in model.weights:
         weight.assign(weight.numpy().astype(dtype).astype(np.float32))
     folder = save(model, word_tokenizer, tmp_path / "model")
@@ -189,7 +196,7 @@ def test_half_precision_weights_are_read_as_float32(
 def test_folders_with_tensorflows_names_are_still_read(
     is_sharded: bool, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = make_random("bert")
+    model = make_random("bert", vocab_size=len(word_tokenizer))
     model.save_pretrained(tmp_path, safe_serialization=True, max_shard_size=20_000 if is_sharded else "5GB")
     word_tokenizer.save_pretrained(tmp_path)
     np.testing.assert_array_equal(compute_logits(load_model_folder(tmp_path)[0]), compute_logits(model))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import transformers
-from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
 
 from tests.tiny import ALL_TINY_CONFIGS, make_tiny
 from tests.tiny_run import make_config, read_weights
@@ -25,10 +24,7 @@ from tfmlm.training.optimizer import (
 
 
 def make_variables(model_type: str) -> list:
-    fields = CONFIG_MAPPING[model_type](vocab_size=50, **ALL_TINY_CONFIGS[model_type])
-    model = TFAutoModelForMaskedLM.from_config(fields)
-    model(model.dummy_inputs)
-    return model.trainable_variables
+    return make_tiny(model_type, **ALL_TINY_CONFIGS[model_type]).trainable_variables
 
 
 @pytest.mark.parametrize("model_type", sorted(ALL_TINY_CONFIGS.keys() - {"flaubert", "xlm"}))

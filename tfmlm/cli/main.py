@@ -29,7 +29,14 @@ from tfmlm.cli import (
     serve,
     train,
 )
-from tfmlm.errors import PreemptedError, UserError, WorkerLostError, describe_full_disk, in_one_line
+from tfmlm.errors import (
+    PreemptedError,
+    UserError,
+    WorkerLostError,
+    describe_full_disk,
+    first_line,
+    in_one_line,
+)
 
 _COMMANDS = (train, prepare, evaluate, report, predict, score, query, export, serve, push, config, doctor)
 
@@ -107,7 +114,7 @@ def run_command(options: argparse.Namespace) -> int:
         it prints, 143 if it was told to end.
     """
     try:
-        exit_code: int = options.command(options)
+        exit_code = _call(options)
         sys.stdout.flush()
     except (UserError, PreemptedError, WorkerLostError) as error:
         if options.debug:
@@ -132,6 +139,18 @@ def run_command(options: argparse.Namespace) -> int:
         print("tfmlm: this is a bug in tfmlm; please report it with the lines above", file=sys.stderr)
         return os.EX_SOFTWARE
     return exit_code
+
+
+def _call(options: argparse.Namespace) -> int:
+    try:
+        return int(options.command(options))
+    except BaseException as error:
+        # The tokenizers library is of Rust, which panics where a regular expression fails on a text.
+        if type(error).__name__ == "PanicException":
+            raise UserError(
+                f"tokenizer fails on a text ({first_line(error)}); mend its tokenizer.json, or use another"
+            ) from error
+        raise
 
 
 def _goes_on(options: argparse.Namespace) -> bool:

@@ -42,12 +42,14 @@ def _prepare(options: argparse.Namespace) -> int:
     from tfmlm.data.shard_writing import prepare_shards
 
     folder = options.output or f"shards/{config.run.name}"
-    manifest = prepare_shards(config, folder, options.blocks_per_shard, options.runner, options.beam_flags)
-    print(describe_shards(folder, manifest))
+    manifest, notes = prepare_shards(
+        config, folder, options.blocks_per_shard, options.runner, options.beam_flags
+    )
+    print(describe_shards(folder, manifest, notes))
     return 0
 
 
-def describe_shards(folder: str, manifest: Manifest) -> str:
+def describe_shards(folder: str, manifest: Manifest, notes: list[str]) -> str:
     """The summary that ends `tfmlm prepare`."""
     from tfmlm.data.files import describe_bad_row
 
@@ -56,5 +58,5 @@ def describe_shards(folder: str, manifest: Manifest) -> str:
         f"{sum(shard.num_tokens for shard in shards):,} tokens, {len(shards):,} shards"
         for split, shards in manifest.splits.items()
     ]
-    lines += [f"note         {describe_bad_row(row)}" for row in manifest.bad_rows]
+    lines += [f"note         {note}" for note in [*map(describe_bad_row, manifest.bad_rows), *notes]]
     return "\n".join([*lines, "", f"next         tfmlm train CONFIG data.source={folder}"])

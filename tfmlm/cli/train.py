@@ -38,9 +38,11 @@ def _train(options: argparse.Namespace) -> int:
 def describe_run(finished: FinishedRun) -> str:
     """The summary that ends a run."""
     result = finished.result
+    unknown, unmasked = f"{result.unknown_share:.1%}", f"{result.unmasked_share:.1%}"
     lines = [
         f"perplexity   {result.initial_perplexity:,.2f} before, {result.perplexity:,.2f} after training",
         f"accuracy     {result.eval_top_1:.1%} at the first guess, {result.eval_top_5:.1%} within five",
+        f"text         {unknown} unknown to the tokenizer, {unmasked} of the blocks without a mask",
         f"training     {result.steps:,} steps, {result.tokens:,} tokens, {result.train_seconds:,.0f} s",
         f"speed        {result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
         f"model        {result.model_dir}",

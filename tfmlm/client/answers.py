@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
             strict=True,
         )
         answers = [_read_row(*row) for row in rows]
+        if not all(
+            math.isfinite(score) for answer in answers for scores in answer.scores for score in scores
+        ):
+            raise UserError(
+                "the server's scores are not finite: its model's weights are damaged; export it again"
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the server's outputs are not those of a tfmlm export ({error!r})") from error
     if len(answers) != num_texts:
@@ -79,7 +86,7 @@ def _read_row(
 # === Masks in a text ===
 
 
-_MASK_TOKENS = ("[MASK]", "<mask>")
+MASK_TOKENS = ("[MASK]", "<mask>")
 """Of every architecture that is exported."""
 
 Span = tuple[int, int]
@@ -91,20 +98,25 @@ def find_masks(text: str, num_masks: int, mask_token: str | None) -> list[Span]:
     Args:
         text: the text.
         num_masks: masks that the model found; with fewer than the text has, they are its first ones.
-        mask_token: how the text writes a mask; None tries those that are known.
+        mask_token: how the text writes a mask; None tries those that are known, of which a text has one.
 
     Raises:
         UserError: the text does not have as many masks.
     """
-    tokens = (mask_token,) if mask_token else _MASK_TOKENS
+    tokens = (mask_token,) if mask_token else MASK_TOKENS
     spans = [[match.span() for match in re.finditer(re.escape(token), text)] for token in tokens]
-    fitting = [found for found in spans if len(found) >= num_masks]
-    if not fitting:
+    most = max(spans, key=len)
+    if len(most) < num_masks:
         raise UserError(
             f"the model found {num_masks} masks in {text!r}, which has not as many {' or '.join(tokens)}; "
             "say how it writes a mask (--mask-token)"
         )
-    return min(fitting, key=len)[:num_masks]
+    return most[:num_masks]
+
+
+def is_ambiguous(text: str) -> bool:
+    """True for a text that holds more than one of the known mask tokens, of which one is a mask."""
+    return sum(token in text for token in MASK_TOKENS) > 1
 
 
 def put_word(text: str, span: Span, word: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.answers import Answer, find_masks, put_word, read_answers
+from tfmlm.client.answers import MASK_TOKENS, Answer, find_masks, is_ambiguous, put_word, read_answers
 from tfmlm.client.options import TOKEN_VARIABLE, ClientOptions
 from tfmlm.errors import UserError
 from tfmlm.results import Candidate, make_candidates
@@ -74,6 +74,7 @@ class FillMaskClient:
 
     def __init__(self, url: str, options: ClientOptions = ClientOptions()) -> None:  # noqa: B008 - frozen
         self._options = options
+        self._mask_token = options.mask_token
         self._transport = _make_transport(parse_address(url), options)
 
     def __enter__(self) -> FillMaskClient:
@@ -100,8 +101,9 @@ class FillMaskClient:
         deadline = time.monotonic() + self._options.timeout_seconds
         filled = []
         for batch in self._cut(texts):
-            outputs = self._transport.predict(self._options.signature_name, {"texts": batch}, deadline)
-            answers = read_answers(outputs, len(batch))
+            answers = self._ask(batch, deadline)
+            if self._mask_token is None and any(map(is_ambiguous, batch)):
+                self._mask_token = self._find_mask_token(deadline)
             filled += [self._describe(text, answer) for text, answer in zip(batch, answers, strict=True)]
         return filled
 
@@ -128,12 +130,22 @@ class FillMaskClient:
             answers += read_answers(outputs, len(ids_batch))
         return answers
 
+    def _ask(self, texts: list[str], deadline: float) -> list[Answer]:
+        outputs = self._transport.predict(self._options.signature_name, {"texts": texts}, deadline)
+        return read_answers(outputs, len(texts))
+
+    def _find_mask_token(self, deadline: float) -> str | None:
+        """The model's own of the known ones, which a text with one of each does not tell; asks the model."""
+        answers = self._ask(list(MASK_TOKENS), deadline)
+        found = [token for token, answer in zip(MASK_TOKENS, answers, strict=True) if answer.positions]
+        return found[0] if len(found) == 1 else None
+
     def _cut(self, rows: Sequence[Any]) -> list[list[Any]]:
         size = self._options.texts_per_request
         return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
     def _describe(self, text: str, answer: Answer) -> FilledText:
-        spans = find_masks(text, len(answer.positions), self._options.mask_token)
+        spans = find_masks(text, len(answer.positions), self._mask_token)
         masks = make_candidates(
             answer.scores,
             answer.token_ids,

@@ -30,6 +30,7 @@ class Range(NamedTuple):
 POSITIVE = Range(lambda value: 0 < value < 2**63, "more than 0 and less than 2**63")
 NOT_NEGATIVE = Range(lambda value: 0 <= value < 2**63, "0 or more and less than 2**63")
 FRACTION = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
+SHARE = Range(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 OPEN_FRACTION = Range(lambda value: 0 < value < 1, "between 0 and 1, both excluded")
 
 
@@ -133,7 +134,7 @@ class TokenizerConfig:
 class MaskingConfig:
     """Which tokens are hidden."""
 
-    rate: float = _key(0.15, "share of the maskable tokens that is chosen.", FRACTION)
+    rate: float = _key(0.15, "share of the maskable tokens that is chosen.", SHARE)
     mask_fraction: float = _key(0.8, "share of the chosen that becomes the mask token.", FRACTION)
     random_fraction: float = _key(
         0.1, "share of the chosen that becomes a random word; the rest stays as it is.", FRACTION
@@ -141,7 +142,7 @@ class MaskingConfig:
     whole_word: bool = _key(
         False, "choose words, by the tokenizer's own word boundaries, and all tokens of a chosen word."
     )
-    evaluation_rate: float | None = _key(None, "the rate in evaluation; the training's when empty.", FRACTION)
+    evaluation_rate: float | None = _key(None, "the rate in evaluation; the training's when empty.", SHARE)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,18 @@ BLOCKS_A_CHUNK = 256
 
 WINDOW_BLOCKS = 16_384
 """Blocks that are shuffled among each other where order cannot be chosen: about 10 MB at 128 tokens."""
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of a text, special ones left out.
+
+    Attributes:
+        num_text_tokens: all of them.
+        num_unknown: those that the tokenizer does not know.
+    """
+
+    num_text_tokens: int
+    num_unknown: int
 
 
 class Blocks(Protocol):
@@ -50,6 +62,9 @@ class Blocks(Protocol):
         What lies at a position is a function of the seed and the position alone. The chunks have one more
         column, `epoch` int64 [n].
         """
+
+    def count_unknown(self) -> TokenCounts:
+        """How much of the text the tokenizer does not know; of a stream, of its first texts."""
 
     def explain(self, error: Exception) -> UserError | None:
         """Turns an error that reading raised into one line; None if it is not about reading."""
@@ -132,6 +147,11 @@ class PackedBlocks:
             return chunk | {"epoch": (first + index * BLOCKS_A_CHUNK + tf.range(num_rows)) // self.num_blocks}
 
         return chunks.enumerate().map(add_epoch)
+
+    def count_unknown(self) -> TokenCounts:
+        """Of all blocks."""
+        columns = (self.table.with_format("numpy")[name] for name in TokenCounts._fields)
+        return TokenCounts(*(int(np.sum(column[:], dtype=np.int64)) for column in columns))
 
     def _stack_rows(self, table: Dataset) -> tf.data.Dataset:
         return TFPreTrainedModel.prepare_tf_dataset(
@@ -280,6 +300,12 @@ class ShardedBlocks:
         )
         return shuffle_windows(records, seed)
 
+    def count_unknown(self) -> TokenCounts:
+        """As the manifest has it."""
+        return TokenCounts(
+            *(sum(getattr(shard, name) for shard in self.shards) for name in TokenCounts._fields)
+        )
+
     def explain(self, error: Exception) -> UserError | None:
         """Names the corrupt shard after a reading error; finding it reads the shards whole."""
         if not isinstance(error, READING_ERRORS):
@@ -325,6 +351,10 @@ class ShardedBlocks:
 # === Streamed: tokenized and packed while training reads them ===
 
 
+HELD_OUT_OF_A_STREAM = 1000
+"""Texts that are held out of a stream at most: finding more would read it far ahead."""
+
+
 class StreamedBlocks:
     """See `Blocks`. Starting at a later position reads, and passes over, everything before it."""
 
@@ -347,6 +377,18 @@ class StreamedBlocks:
         blocks = self._read(num_epochs=None).unbatch()
         shuffled = shuffle_windows(blocks, tf.constant([seed % 2**63, 0], tf.int64))
         return shuffled.skip(first).take(last - first).batch(BLOCKS_A_CHUNK)
+
+    def count_unknown(self) -> TokenCounts:
+        """Of as many texts as are held out at most."""
+        texts = self._texts.take(HELD_OUT_OF_A_STREAM)
+        counts = np.zeros(2, np.int64)
+        try:
+            for columns in pack_texts(texts, self._tokenizer, self._format):
+                counts += [int(columns[name].sum()) for name in TokenCounts._fields]
+        except UserError as error:
+            self._failure = error
+            raise
+        return TokenCounts(*counts.tolist())
 
     def explain(self, error: Exception) -> UserError | None:
         """The bad row, which TensorFlow has wrapped in an error of its own."""
@@ -371,8 +413,10 @@ class StreamedBlocks:
                 columns: Columns | None = None
                 for columns in pack_texts(self._texts, self._tokenizer, self._format):
                     yield {
-                        name: column.astype(np.int32) if column.dtype == np.bool_ else column
-                        for name, column in columns.items()
+                        name: columns[name].astype(np.int32)
+                        if columns[name].dtype == np.bool_
+                        else columns[name]
+                        for name in self._names()
                     } | {"epoch": np.full_like(columns["example_id"], epoch)}
                 if columns is None:
                     raise UserError(NO_TOKENS)

@@ -50,7 +50,7 @@ class MaskableVocabulary:
             tokenizer.eos_token_id,
             tokenizer.mask_token_id,
         } - {None, tokenizer.unk_token_id}
-        words = set(range(len(tokenizer))) - set(tokenizer.all_special_ids)
+        words = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
         return cls(
             mask_token_id=int(tokenizer.mask_token_id),
             protected_ids=np.array(sorted(protected), np.int32),

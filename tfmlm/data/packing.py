@@ -1,7 +1,8 @@
 """Tokenizes texts and packs the token stream into blocks of one length, losing no token.
 
 The stream is concatenated over all texts, cut every `block_size` tokens, and carried from batch to batch, so
-only the very last block can be short; it is padded. Everything moves as NumPy buffers.
+only the very last block can be short; it is padded. Everything moves as NumPy buffers. On the way it is
+counted what the tokenizer does not know.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ NO_TOKENS = "the tokenizer makes no token of these texts; check the text and the
 """The message where there is not one block."""
 
 
+LONGEST_WORD = 8
+"""Tokens of the longest word that is masked whole. What is longer is no word but text without spaces, such as
+Chinese under a tokenizer that splits at spaces, or a hash: each of its tokens stands for itself."""
+
+
 class TokenStream(NamedTuple):
     """Tokens of consecutive texts, end to end.
 
@@ -31,6 +37,7 @@ class TokenStream(NamedTuple):
         token_ids: int32 [T].
         is_special: bool [T], true for the tokens that the tokenizer added at a text's borders.
         starts_word: bool [T], false for a token that continues the word before it; only for whole words.
+            See `LONGEST_WORD`.
     """
 
     token_ids: NDArray[np.int32]
@@ -42,7 +49,7 @@ class StreamTokenizer:
     """Tokenizes batches of texts into one flat stream, special tokens included.
 
     A text that happens to spell a special token, such as `[SEP]`, is text: only what the tokenizer itself
-    adds is marked special.
+    adds is marked special. A text that makes no token, such as one of zero-width characters, is left out.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, with_words: bool = False) -> None:
@@ -57,7 +64,8 @@ class StreamTokenizer:
 
     def __call__(self, texts: list[str]) -> TokenStream:
         """Tokenizes `texts` in order."""
-        encodings = self._encode(texts)
+        num_added = self._num_leading + self._num_trailing
+        encodings = [encoding for encoding in self._encode(texts) if len(encoding) > num_added]
         lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
         token_ids = np.fromiter(
             chain.from_iterable(encoding.ids for encoding in encodings),
@@ -100,7 +108,14 @@ def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> 
     starts_word = np.ones(len(word_ids), np.bool_)
     starts_word[1:] = (word_ids[1:] != word_ids[:-1]) | (word_ids[1:] == -1)
     starts_word[(lengths.cumsum() - lengths)[lengths > 0]] = True  # each text begins at word 0 again
-    return starts_word
+    return _split_long_words(starts_word)
+
+
+def _split_long_words(starts_word: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Every token of a word of more than `LONGEST_WORD` tokens becomes one of its own."""
+    starts = np.flatnonzero(starts_word)
+    lengths = np.diff(starts, append=len(starts_word))
+    return starts_word | np.repeat(lengths > LONGEST_WORD, lengths)
 
 
 class BlockFormat(NamedTuple):
@@ -111,12 +126,14 @@ class BlockFormat(NamedTuple):
         pad_token_id: fills up the last block.
         with_words: add the column `starts_word`, which whole-word masking needs.
         drop_remainder: leave out the last block if it is short and not the only one.
+        unk_token_id: stands for what the tokenizer does not know; None if it knows everything.
     """
 
     block_size: int
     pad_token_id: int
     with_words: bool = False
     drop_remainder: bool = False
+    unk_token_id: int | None = None
 
 
 def pack_texts(
@@ -126,8 +143,9 @@ def pack_texts(
 
     Yields:
         Columns of n blocks, n differing: `input_ids` int32 [n, L], `special_tokens_mask` bool [n, L],
-        `num_tokens` int32 [n] (tokens before the padding), `example_id` int64 [n] (the block's index);
-        with words also `starts_word` bool [n, L].
+        `num_tokens` int32 [n] (tokens before the padding), `example_id` int64 [n] (the block's index),
+        `num_text_tokens` int32 [n] (those that are not special) and `num_unknown` int32 [n] (those of them
+        that the tokenizer does not know); with words also `starts_word` bool [n, L].
     """
     return make_blocks(map(StreamTokenizer(tokenizer, block_format.with_words), texts), block_format)
 
@@ -139,11 +157,16 @@ def make_blocks(
     for stream, num_tokens in cut_blocks(streams, block_format.block_size, block_format.pad_token_id):
         example_ids = np.arange(first_id, first_id + len(num_tokens))
         first_id += len(num_tokens)
+        token_ids = stream.token_ids.reshape(-1, block_format.block_size)
+        is_special = stream.is_special.reshape(-1, block_format.block_size)
+        is_unknown = ~is_special & (token_ids == block_format.unk_token_id)
         columns: Columns = {
-            "input_ids": stream.token_ids.reshape(-1, block_format.block_size),
-            "special_tokens_mask": stream.is_special.reshape(-1, block_format.block_size),
+            "input_ids": token_ids,
+            "special_tokens_mask": is_special,
             "num_tokens": num_tokens,
             "example_id": example_ids,
+            "num_text_tokens": (~is_special).sum(axis=1, dtype=np.int32),
+            "num_unknown": is_unknown.sum(axis=1, dtype=np.int32),
         }
         if stream.starts_word is not None:
             columns["starts_word"] = stream.starts_word.reshape(-1, block_format.block_size)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import xxhash
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import (
-    BLOCKS_A_CHUNK,
+    HELD_OUT_OF_A_STREAM,
     READING_ERRORS,
     Blocks,
     PackedBlocks,
     ShardedBlocks,
     StreamedBlocks,
+    TokenCounts,
     open_blocks,
     write_blocks,
 )
@@ -42,17 +42,11 @@ from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer, save_tokenizer_fo
 from tfmlm.errors import UserError
 from tfmlm.model_names import resolve_name_or_path
 
-_CACHE_FORMAT = 5
+_CACHE_FORMAT = 6
 """Counted up when training a tokenizer or packing changes, so that no older file is read."""
 
 _BLOCKS_NAME = "blocks.arrow"
 _BAD_ROWS_NAME = "bad_rows.json"
-
-_MEASURED_BLOCKS = 4096
-"""Held-out blocks in which unknown tokens are counted."""
-
-_STREAMED_HELD_OUT = 1000
-"""Texts that are held out of a stream at most: finding more would read it far ahead."""
 
 
 class PreparedData(NamedTuple):
@@ -100,16 +94,47 @@ def explained_errors(data: PreparedData) -> Iterator[None]:
         raise explanation from error
 
 
+# === Text that the tokenizer does not know ===
+
+_NOTED_UNKNOWN = 0.01
+_MOST_UNKNOWN = 0.5
+
+
 def measure_unknown(data: PreparedData) -> float:
-    """Share of the text's tokens that the tokenizer does not know, in the first held-out blocks."""
-    num_unknown = num_tokens = 0
-    blocks = data.validation.read_in_order().unbatch().take(_MEASURED_BLOCKS).batch(BLOCKS_A_CHUNK)
-    for chunk in blocks.as_numpy_iterator():
-        is_text = np.arange(chunk["input_ids"].shape[1]) < chunk["num_tokens"][:, np.newaxis]
-        is_text &= chunk["special_tokens_mask"] == 0
-        num_tokens += int(is_text.sum())
-        num_unknown += int((is_text & (chunk["input_ids"] == data.tokenizer.unk_token_id)).sum())
-    return num_unknown / max(num_tokens, 1)
+    """Share of the text's tokens that the tokenizer does not know; of a stream, of what is held out."""
+    is_stream = data.train.num_blocks is None
+    return share_unknown(blocks.count_unknown() for blocks in (data.train, data.validation)[is_stream:])
+
+
+def share_unknown(counts: Iterable[TokenCounts]) -> float:
+    """The share of unknown tokens in several sets of blocks; 0 where nothing was counted."""
+    num_text_tokens, num_unknown = (sum(numbers) for numbers in zip(*counts, strict=True))
+    return float(num_unknown / max(num_text_tokens, 1))
+
+
+def describe_unknown(share: float, unk_token: str | None, is_trained: bool) -> list[str]:
+    """A note if a text is unknown in part.
+
+    Args:
+        share: from `measure_unknown`.
+        unk_token: the tokenizer's.
+        is_trained: whether the tokenizer is one that the run trains.
+
+    Raises:
+        UserError: half of it is unknown, and a model of it would know one word.
+    """
+    if share < _NOTED_UNKNOWN:
+        return []
+    advice = (
+        "raise tokenizer.train_vocab_size, or set tokenizer.algorithm=byte_bpe, which knows every character "
+        "and words of any length"
+        if is_trained
+        else "use a tokenizer that was made for such text"
+    )
+    note = f"{share:.1%} of the text's tokens are {unk_token}, unknown to the tokenizer; {advice}"
+    if share >= _MOST_UNKNOWN:
+        raise UserError(note)
+    return [note]
 
 
 def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> BlockFormat:
@@ -117,6 +142,7 @@ def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> Blo
     return BlockFormat(
         block_size=config.data.block_size,
         pad_token_id=int(tokenizer.pad_token_id),
+        unk_token_id=tokenizer.unk_token_id,
         with_words=config.masking.whole_word,
         drop_remainder=config.data.drop_remainder,
     )
@@ -192,7 +218,7 @@ def _stream(config: Config, texts: Texts, tokenizer: PreTrainedTokenizerFast) ->
     block_format = make_block_format(config, tokenizer)
     validation = texts.validation
     if texts.split.held_out_below:
-        validation = validation.take(_STREAMED_HELD_OUT).keep_in_memory()
+        validation = validation.take(HELD_OUT_OF_A_STREAM).keep_in_memory()
     return PreparedData(
         tokenizer=tokenizer,
         train=StreamedBlocks(texts.train, tokenizer, block_format),

@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfmlm.config import Config
+from tfmlm.data.blocks import ShardedBlocks
 from tfmlm.data.packing import Columns, pack_texts
-from tfmlm.data.prepare import make_tokenizer
+from tfmlm.data.prepare import describe_unknown, make_tokenizer, share_unknown
 from tfmlm.data.shard_job import ShardJob, describe_settings
 from tfmlm.data.shards import (
     MANIFEST_NAME,
@@ -36,7 +37,7 @@ _OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}
 
 def prepare_shards(
     config: Config, folder: str, blocks_per_shard: int, runner: str | None, beam_flags: list[str]
-) -> Manifest:
+) -> tuple[Manifest, list[str]]:
     """Writes the configured texts as shards and a manifest.
 
     Args:
@@ -46,8 +47,12 @@ def prepare_shards(
         runner: of Apache Beam; this process if there is none.
         beam_flags: Beam's own.
 
+    Returns:
+        The manifest, and what the person should know, one sentence each.
+
     Raises:
-        UserError: the source, the tokenizer or the folder is wrong, or Beam is not installed.
+        UserError: the source, the tokenizer or the folder is wrong, half of the text is unknown to the
+            tokenizer, or Beam is not installed.
     """
     if is_shard_folder(config.data.source):
         raise UserError(f"data.source {config.data.source!r} is a folder of shards already")
@@ -61,7 +66,16 @@ def prepare_shards(
         write(job)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(f"{folder!r} cannot be written: {reason_of(error)}") from error
-    return read_manifest(folder)
+    manifest = read_manifest(folder)
+    splits = [ShardedBlocks.of_split(folder, manifest, split, with_words=False) for split in SPLITS]
+    unknown = share_unknown(blocks.count_unknown() for blocks in splits)
+    try:
+        notes = describe_unknown(unknown, tokenizer.unk_token, bool(config.tokenizer.train_vocab_size))
+    except UserError:
+        # Without it the folder counts as unfinished.
+        tf.io.gfile.remove(posixpath.join(folder, MANIFEST_NAME))
+        raise
+    return manifest, notes
 
 
 def _clear(folder: str, settings: dict[str, Any]) -> None:

@@ -47,6 +47,8 @@ class Shard:
         name: file name in the folder.
         num_blocks: records.
         num_tokens: tokens, padding left out.
+        num_text_tokens: those of them that are not special; 0 in manifests of versions that did not count.
+        num_unknown: those of these that the tokenizer does not know.
         num_bytes: size of the file.
         sha256: of the file.
     """
@@ -56,6 +58,8 @@ class Shard:
     num_tokens: int
     num_bytes: int
     sha256: str
+    num_text_tokens: int = 0
+    num_unknown: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,32 @@ class Manifest:
 
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
-    num_blocks = num_tokens = 0
+    counts = dict.fromkeys(("num_tokens", "num_text_tokens", "num_unknown"), 0)
+    num_blocks = 0
     with begin_remote_file(folder, name) as unfinished:
         with tf.io.TFRecordWriter(unfinished) as writer:
             for columns in blocks:
                 num_blocks += len(columns["example_id"])
-                num_tokens += int(columns["num_tokens"].sum())
+                for count in counts:
+                    counts[count] += int(columns[count].sum())
                 for record in _serialize(columns):
                     writer.write(record)
-        return Shard(name, num_blocks, num_tokens, tf.io.gfile.stat(unfinished).length, hash_file(unfinished))
+        return Shard(
+            name=name,
+            num_blocks=num_blocks,
+            num_bytes=tf.io.gfile.stat(unfinished).length,
+            sha256=hash_file(unfinished),
+            **counts,
+        )
 
 
 def _serialize(columns: Columns) -> Iterator[bytes]:
-    """One `tf.train.Example` a block, every column a list of integers."""
-    lists = {name: column.reshape(len(column), -1).astype(int).tolist() for name, column in columns.items()}
+    """One `tf.train.Example` a block, every column but the counts a list of integers."""
+    lists = {
+        name: column.reshape(len(column), -1).astype(int).tolist()
+        for name, column in columns.items()
+        if name not in ("num_text_tokens", "num_unknown")
+    }
     for row in zip(*lists.values(), strict=True):
         features = {
             name: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
@@ -193,6 +209,8 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
 def _make(kind: type[_Record], values: dict[str, Any]) -> _Record:
     """Makes a record of values that JSON gave, each of the type that the record declares."""
     for name, hint in get_type_hints(kind).items():
+        if name not in values and hasattr(kind, name):  # a default, of a later version
+            continue
         if type(values[name]) is not (get_origin(hint) or hint):
             raise TypeError(f"{name} is {values[name]!r}")
     return kind(**values)

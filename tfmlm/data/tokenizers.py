@@ -19,14 +19,14 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from tokenizers import models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tfmlm.errors import UserError, first_line
 
 _LOGGER = logging.getLogger(__name__)
 
 PADS_AT_ONE = frozenset(
-    {"camembert", "esm", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
+    {"camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"}
 )
 """Model types whose TensorFlow classes hard-code `padding_idx = 1` and count positions from it: with padding
 elsewhere they would take another token for padding, and PyTorch's would compute another model."""
@@ -152,6 +152,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
                 "use the tokenizer of a masked language model or train one (tokenizer.train_vocab_size)"
             )
     return tokenizer
+
+
+def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the highest id: the size of what is indexed by ids, for a vocabulary may have gaps."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def save_tokenizer_folder(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

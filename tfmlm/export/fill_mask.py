@@ -8,7 +8,8 @@ from functools import partial
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
-from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, hidden_spec
+from tfmlm.data.tokenizers import count_ids
+from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, compute_logits, hidden_spec
 
 
 class FillMask(tf.Module):
@@ -19,6 +20,7 @@ class FillMask(tf.Module):
         max_length: tokens that the model takes.
         max_masks: masks of a text that are answered; the first ones.
         top_k: K, candidates for each mask.
+        first_token_id: with which the tokenizer begins every text; None if it has no such token.
 
     Args:
         model: the model.
@@ -42,11 +44,15 @@ class FillMask(tf.Module):
         self.model = model
         self.max_length = int(tokenizer.model_max_length)
         self.max_masks = max_masks
-        self.top_k = min(top_k, len(tokenizer))
+        self.top_k = min(top_k, count_ids(tokenizer))
+        self.first_token_id = _find_first_token(tokenizer)
         self._mask_token_id = int(tokenizer.mask_token_id)
         # Ids that the model has and the tokenizer has not decode to nothing.
-        padding = [""] * max(0, model.config.vocab_size - len(tokenizer))
-        self._words = [tokenizer.decode([token_id]) for token_id in range(len(tokenizer))] + padding
+        ids = set(tokenizer.get_vocab().values())
+        self._words = [
+            tokenizer.decode([token_id]) if token_id in ids else ""
+            for token_id in range(model.config.vocab_size)
+        ]
 
     def fill(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of token ids.
@@ -94,8 +100,8 @@ class FillMask(tf.Module):
         """`logits` float32 [N, L, V] at every position, for those who need them all."""
         with tf.control_dependencies(self._check(input_ids)):
             input_ids = tf.identity(input_ids)
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, training=False)
-        return {"logits": tf.cast(outputs.logits, tf.float32)}
+        logits = compute_logits(self.model, input_ids, attention_mask)
+        return {"logits": tf.cast(logits, tf.float32)}
 
     def _check(self, input_ids: tf.Tensor) -> list[tf.Operation]:
         """Assertions whose messages a client can act on; without them an op deep in the model fails."""
@@ -117,6 +123,11 @@ class FillMask(tf.Module):
                 tf.reduce_all(is_word), [f"input_ids must be 0 to {vocab_size - 1}, and are", input_ids]
             ),
         ]
+
+
+def _find_first_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    first, *rest = tokenizer(tokenizer.mask_token)["input_ids"]
+    return int(first) if rest and first != tokenizer.mask_token_id else None
 
 
 def spread_over_masks(
@@ -157,28 +168,38 @@ def spread_over_masks(
     }
 
 
-def leave_out_server_padding(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+def leave_out_server_padding(
+    input_ids: tf.Tensor, attention_mask: tf.Tensor, first_token_id: int | None
+) -> tf.Tensor:
     """The attention mask without the padding that TensorFlow Serving adds when it batches.
 
     It makes rows of several clients equally long with the first value of each request's tensor
     (`pad_variable_length_inputs` in its `batching_util.cc`): `input_ids` get the first token, which is [CLS]
-    or <s>, and `attention_mask` gets 1, which would let it be attended to. So what repeats a row's first
-    token at its end does not count.
+    or <s>, and `attention_mask` gets 1, which would let it be attended to. So where a row begins with that
+    token, what repeats it at its end does not count. A row without it keeps its mask: there the same tokens
+    may be the client's own.
 
     Args:
         input_ids: int32 [N, L].
         attention_mask: int32 [N, L].
+        first_token_id: with which the tokenizer begins every text; None if it has no such token.
     """
     shapes = [tf.shape(input_ids), tf.shape(attention_mask)]
     differ = tf.debugging.Assert(
         tf.reduce_all(shapes[0] == shapes[1]), ["input_ids and attention_mask differ in shape", *shapes]
     )
-    with tf.control_dependencies([differ]):
-        input_ids = tf.identity(input_ids)
+    is_mask = tf.debugging.Assert(
+        tf.reduce_all((attention_mask == 0) | (attention_mask == 1)),
+        ["attention_mask must be 0 or 1, and is", attention_mask],
+    )
+    with tf.control_dependencies([differ, is_mask]):
+        input_ids, attention_mask = tf.identity(input_ids), tf.identity(attention_mask)
+    if first_token_id is None:
+        return attention_mask
     repeats = tf.cast(input_ids == input_ids[:, :1], tf.int32)
-    is_padding = tf.math.cumprod(repeats, axis=1, reverse=True)
-    is_first = tf.range(tf.shape(input_ids)[1]) == 0
-    return tf.where((is_padding == 1) & ~is_first, 0, attention_mask)
+    is_padding = tf.math.cumprod(repeats, axis=1, reverse=True) == 1
+    is_padding &= (input_ids[:, :1] == first_token_id) & (tf.range(tf.shape(input_ids)[1]) > 0)
+    return tf.where(is_padding, 0, attention_mask)
 
 
 # === Texts of like length together ===

@@ -12,6 +12,11 @@ def _ids_of(dtype: tf.DType) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None, None], dtype, name=name) for name in ("input_ids", "attention_mask")]
 
 
+def _narrow(*values: tf.Tensor) -> list[tf.Tensor]:
+    """Integers in int32. What that cannot hold becomes its largest or smallest, which the checks refuse."""
+    return [tf.cast(tf.clip_by_value(value, tf.int32.min, tf.int32.max), tf.int32) for value in values]
+
+
 class IdSignatures(tf.Module):
     """The signatures that take token ids. One has one dtype, so there are two for each.
 
@@ -28,28 +33,26 @@ class IdSignatures(tf.Module):
     @tf.function(input_signature=_ids_of(tf.int32), autograph=False)
     def ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Fills the masks of token ids, int32 [N, L]; see `FillMask.fill`."""
-        return self.fill_mask.fill(input_ids, leave_out_server_padding(input_ids, attention_mask))
+        return self.fill_mask.fill(input_ids, self._leave_out_padding(input_ids, attention_mask))
 
     @tf.function(input_signature=_ids_of(tf.int64), autograph=False)
     def ids_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
-        outputs: dict[str, tf.Tensor] = self.ids(
-            tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32)
-        )
+        outputs: dict[str, tf.Tensor] = self.ids(*_narrow(input_ids, attention_mask))
         return outputs
 
     @tf.function(input_signature=_ids_of(tf.int32), autograph=False)
     def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Logits of token ids, int32 [N, L]; see `FillMask.compute_logits`."""
-        kept = leave_out_server_padding(input_ids, attention_mask)
-        return self.fill_mask.compute_logits(input_ids, kept)
+        return self.fill_mask.compute_logits(input_ids, self._leave_out_padding(input_ids, attention_mask))
+
+    def _leave_out_padding(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+        return leave_out_server_padding(input_ids, attention_mask, self.fill_mask.first_token_id)
 
     @tf.function(input_signature=_ids_of(tf.int64), autograph=False)
     def logits_int64(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """The same for int64."""
-        outputs: dict[str, tf.Tensor] = self.logits(
-            tf.cast(input_ids, tf.int32), tf.cast(attention_mask, tf.int32)
-        )
+        outputs: dict[str, tf.Tensor] = self.logits(*_narrow(input_ids, attention_mask))
         return outputs
 
 

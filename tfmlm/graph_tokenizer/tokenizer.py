@@ -45,6 +45,8 @@ class GraphTokenizer(tf.Module):
         kind = described["model"]["type"]
         if kind not in _MODELS:
             raise UnsupportedTokenizerError(f"a tokenizer with the model {kind}")
+        if any("\0" in token for token in backend.get_vocab()):
+            raise UnsupportedTokenizerError("a token with the character NUL, which ends a token in the ops")
         self._normalize = make_normalizer(backend)
         raw, normalized = _split_added(described["added_tokens"], backend)
         self._raw_tokens = SpecialTokens(raw)

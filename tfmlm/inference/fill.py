@@ -20,7 +20,7 @@ from tfmlm.export.fill_mask import FillMask
 from tfmlm.export_layout import TOKENIZER_DIR
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
-from tfmlm.inference.texts import GivenText, check_length, take_batches
+from tfmlm.inference.texts import GivenText, check_finite, check_length, take_batches
 from tfmlm.results import Candidate, decode_filled, make_candidates
 
 _TEXTS_A_BATCH = 32
@@ -74,6 +74,7 @@ class Predictor:
                 )
             check_length(text, num_tokens, self.tokenizer.model_max_length)
         outputs = self.fill(input_ids.astype(np.int32), attention_mask.astype(np.int32))
+        check_finite(outputs["scores"].flat)
         for text, answered, masks in zip(texts, outputs["positions"] >= 0, num_masks, strict=True):
             if answered.sum() < masks:
                 raise UserError(

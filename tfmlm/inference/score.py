@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
 from tfmlm.inference.loading import find_export, load_run_or_model
-from tfmlm.inference.texts import GivenText, check_length, take_batches
+from tfmlm.inference.texts import GivenText, check_finite, check_length, take_batches
 from tfmlm.results import to_perplexity
 from tfmlm.training.heads import compute_logits_at
 
@@ -107,6 +107,7 @@ class Scorer:
         tokens = np.array([rows[row][position] for row, position in places], np.int32)
         values = (tf.constant(value) for value in (input_ids, attention_mask, positions, tokens))
         scores: NDArray[np.float32] = self.compute(*values).numpy()
+        check_finite(scores)
         return scores
 
 

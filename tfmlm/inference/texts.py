@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,18 @@ def check_length(text: GivenText, num_tokens: int, max_length: int) -> None:
     """
     if num_tokens > max_length:
         raise UserError(f"{text.name} has {num_tokens} tokens and the model takes {max_length}; shorten it")
+
+
+def check_finite(scores: Iterable[float]) -> None:
+    """Refuses answers that are no numbers.
+
+    Raises:
+        UserError: a score is NaN or infinite.
+    """
+    if not all(map(math.isfinite, scores)):
+        raise UserError(
+            "the model's scores are not finite: its weights are damaged or have diverged; train anew"
+        )
 
 
 def take_batches(values: Iterable[T], most: int) -> Iterator[list[T]]:

@@ -1,7 +1,7 @@
 """Which models go the whole way: trained, saved, read again, asked, exported, and the same in PyTorch.
 
-Transformers has TensorFlow classes for more. Some cannot be saved, and some are another model in PyTorch,
-which would be found after the last step, or never.
+Transformers has TensorFlow classes for more, and for more configurations of these. What cannot be saved, or
+is another model in PyTorch, is refused here, before it is found after the last step, or never.
 """
 
 from __future__ import annotations
@@ -9,38 +9,49 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from transformers import PretrainedConfig
+import tensorflow as tf
+from transformers import PretrainedConfig, TFAutoModelForMaskedLM, TFPreTrainedModel
 
-from tfmlm.config import Config
+from tfmlm.data.tokenizers import PADS_AT_ONE
 from tfmlm.errors import UserError
-from tfmlm.training.heads import ARCHITECTURES
 
-ANSWERING = (
-    *ARCHITECTURES,
-    *("flaubert", "layoutlm", "rembert", "roberta-prelayernorm", "roformer", "tapas", "xlm"),
+SUPPORTED = (
+    *("albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra", "esm"),
+    *("flaubert", "layoutlm", "longformer", "mobilebert", "mpnet", "rembert", "roberta"),
+    *("roberta-prelayernorm", "roformer", "tapas", "xlm", "xlm-roberta"),
 )
 """The `model_type`s that go the whole way."""
 
-TRAINED_ONLY = ("deberta", "deberta-v2", "longformer")
-"""Those that are trained, saved and evaluated, and whose graph cannot be traced for answers and exports."""
-
-SUPPORTED = (*ANSWERING, *TRAINED_ONLY)
-
 _FAULTS = {
-    "convbert": "its convolutions cannot be saved in PyTorch's shapes",
-    "esm": "TensorFlow makes its word embeddings twice",
-    "funnel": "its logits are others in PyTorch",
-    "mobilebert": "its input embeddings are not those of its output in TensorFlow, and in PyTorch they are",
+    "funnel": "PyTorch (transformers 5) does not read its embeddings back as it has saved them",
 }
+
+FURTHER_FIELDS = {
+    "deberta": frozenset({"embedding_size"}),
+    "deberta-v2": frozenset(
+        {"attention_head_size", "conv_act", "conv_kernel_size", "embedding_size", "norm_rel_ebd"}
+        | {"position_buckets", "share_att_key"}
+    ),
+}
+"""Fields that a model reads and its configuration's class does not name; DeBERTa v3 is made of them."""
 
 
 class _Field(NamedTuple):
-    """A field that one of the frameworks ignores or cannot compute with, unless it has this value."""
+    """A field that one of the frameworks ignores or cannot compute with, unless it has this value.
+
+    Attributes:
+        name: of the field.
+        value: the one that both compute with.
+        reason: why no other.
+        model_types: whose configurations this is about.
+        also: another value that both compute with.
+    """
 
     name: str
     value: object
     reason: str
     model_types: tuple[str, ...] = SUPPORTED
+    also: object = None
 
 
 _ALWAYS_TIED = "a TensorFlow model always takes its input embeddings for the output"
@@ -54,7 +65,19 @@ _FIELDS = (
     _Field("tie_word_embeddings", True, _ALWAYS_TIED, tuple(set(SUPPORTED) - {"rembert"})),
     _Field("tie_word_embeddings", False, _NEVER_TIED, ("rembert",)),
     _Field("is_decoder", False, _SEES_ONE_SIDE),
-    _Field("position_embedding_type", "absolute", "TensorFlow has absolute positions only"),
+    _Field(
+        "position_embedding_type",
+        "absolute",
+        "TensorFlow has absolute positions only",
+        tuple(set(SUPPORTED) - {"esm"}),
+    ),
+    _Field(
+        "position_embedding_type", "absolute", "TensorFlow has no such positions", ("esm",), also="rotary"
+    ),
+    _Field("is_folding_model", False, "it has a head of another kind", ("esm",)),
+    _Field("talking_head", False, "TensorFlow cannot build it", ("deberta",)),
+    _Field("inner_group_num", 1, "TensorFlow cannot compute with more", ("albert",)),
+    _Field("conv_groups", 1, "TensorFlow always has one", ("deberta-v2",)),
     _Field("pruned_heads", {}, "TensorFlow keeps all heads"),
     _Field("quantization_config", None, "TensorFlow reads no quantized weights"),
     _Field("relative_attention_num_buckets", 32, "PyTorch always has 32", ("mpnet",)),
@@ -62,6 +85,11 @@ _FIELDS = (
     _Field("causal", False, _SEES_ONE_SIDE, _XLM),
     _Field("is_encoder", True, _SEES_ONE_SIDE, _XLM),
     _Field("asm", False, "TensorFlow has no adaptive softmax", _XLM),
+    _Field("head_ratio", 2, "TensorFlow cannot compute with another", ("convbert",)),
+    _Field("key_query_shared_bottleneck", True, "TensorFlow cannot compute without", ("mobilebert",)),
+    _Field("normalization_type", "no_norm", "PyTorch's has another epsilon", ("mobilebert",)),
+    _Field("pre_norm", False, "PyTorch cannot compute with it", ("flaubert",)),
+    _Field("layerdrop", 0, "TensorFlow leaves out the same layers in every step", ("flaubert",)),
     _Field("sinusoidal_embeddings", False, "TensorFlow has learned positions only", _XLM),
 )
 
@@ -80,47 +108,46 @@ def check_architecture(model_config: PretrainedConfig) -> None:
         )
     for field in _FIELDS:
         value = getattr(model_config, field.name, field.value)
-        if model_type in field.model_types and value != field.value:
+        if model_type in field.model_types and value not in _list_allowed(field):
             raise UserError(
                 f"model.config.{field.name} is {json.dumps(value, default=str)}, and {field.reason}; "
-                f"use a {model_type} in which it is {json.dumps(field.value)}"
+                f"use a {model_type} in which it is {' or '.join(map(json.dumps, _list_allowed(field)))}"
             )
-    # Where the class of the configuration has no such field, it is false.
-    shares_keys = getattr(model_config, "share_att_key", False)
-    if model_type == "deberta-v2" and model_config.relative_attention and not shares_keys:
+    if model_type == "deberta" and model_config.relative_attention and model_config.num_attention_heads == 1:
         raise UserError(
-            "model.config.share_att_key is false, and TensorFlow gives keys of positions other names than "
-            "PyTorch; use a deberta-v2 in which it is true"
+            "model.config.num_attention_heads is 1, and TensorFlow crashes where deberta has relative "
+            "positions and one head; use more"
         )
 
 
-def check_answers(model_config: PretrainedConfig) -> None:
-    """Checks that masks can be filled with the model, and that it can be exported.
+def _list_allowed(field: _Field) -> list[object]:
+    return [field.value] + ([field.also] if field.also is not None else [])
 
-    Raises:
-        UserError: it can only be trained.
+
+def build_model(model_config: PretrainedConfig) -> TFPreTrainedModel:
+    """Makes a model with random weights, all of whose variables are there.
+
+    Two of TensorFlow's classes have two variables where PyTorch has one, which would go apart in training.
     """
-    if model_config.model_type in TRAINED_ONLY:
-        raise UserError(
-            f"model type {model_config.model_type!r} can be trained and evaluated, and not be asked or "
-            "exported with TensorFlow; ask it in PyTorch, which reads its folder"
-        )
+    model = TFAutoModelForMaskedLM.from_config(model_config)
+    if model_config.model_type == "esm":
+        # It is built already, for the output to take it, and building it again would make a second one.
+        model.esm.embeddings.word_embeddings.build = lambda _: None
+    model.build_in_name_scope()
+    if model_config.model_type == "mobilebert":
+        _replace_variable(model.get_lm_head(), "decoder", model.mobilebert.embeddings.weight)
+    return model
 
 
-def check_use(model_config: PretrainedConfig, config: Config) -> None:
-    """Checks that a run asks nothing of the model that it cannot do.
+def _replace_variable(layer: tf.keras.layers.Layer, name: str, variable: tf.Variable) -> None:
+    delattr(layer, name)
+    setattr(layer, name, variable)
 
-    Raises:
-        UserError: names the key that asks for it.
-    """
-    if model_config.model_type not in TRAINED_ONLY:
-        return
-    for key, is_asked, remedy in (
-        ("export.enabled", config.export.enabled, "set export.enabled=false"),
-        ("run.sample_texts", bool(config.run.sample_texts), "set run.sample_texts=[]"),
-    ):
-        if is_asked:
-            raise UserError(
-                f"{key} asks for an export or answers, and model type {model_config.model_type!r} can only "
-                f"be trained with TensorFlow; {remedy}"
-            )
+
+def max_block_size(model_config: PretrainedConfig) -> int:
+    """Longest input, in tokens. Types that pad at 1 count positions from 2."""
+    positions = int(model_config.max_position_embeddings)
+    if model_config.model_type == "esm":
+        is_absolute = model_config.position_embedding_type == "absolute"
+        return positions - int(model_config.pad_token_id) - 1 if is_absolute else positions
+    return positions - 2 if model_config.model_type in PADS_AT_ONE else positions

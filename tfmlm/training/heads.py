@@ -31,6 +31,9 @@ _HEADS: dict[str, Callable[[TFPreTrainedModel, tf.Tensor], tf.Tensor]] = {
 ARCHITECTURES = tuple(sorted(_HEADS))
 """The `model_type`s whose head can be applied to chosen positions."""
 
+BRANCHING = ("deberta", "deberta-v2", "longformer")
+"""Those with branches that hang on a tensor, which AutoGraph has to rewrite."""
+
 
 def compute_logits_at(
     model: TFPreTrainedModel,
@@ -56,6 +59,20 @@ def compute_logits_at(
     return apply_head(model, hidden)
 
 
+def compute_logits(
+    model: TFPreTrainedModel, input_ids: tf.Tensor, attention_mask: tf.Tensor, training: bool = False
+) -> tf.Tensor:
+    """Vocabulary logits [B, L, V] at every position; arguments as in `compute_logits_at`."""
+
+    def call(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+        return model(input_ids=input_ids, attention_mask=attention_mask, training=training).logits
+
+    if model.config.model_type not in BRANCHING or not tf.inside_function():
+        return call(input_ids, attention_mask)
+    # A function of its own, since the one around it may be traced without AutoGraph.
+    return tf.function(call, autograph=True)(input_ids, attention_mask)
+
+
 def compute_hidden_at(
     model: TFPreTrainedModel,
     input_ids: tf.Tensor,
@@ -68,9 +85,9 @@ def compute_hidden_at(
     Returns:
         [P, D] in the model's compute dtype, see `hidden_spec`.
     """
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training}
     if model.config.model_type not in ARCHITECTURES:
-        return _gather_rows(model(**inputs).logits, indices)
+        return _gather_rows(compute_logits(model, input_ids, attention_mask, training), indices)
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training}
     # None of these has a branch that hangs on a tensor; rewriting them would delay a run by seconds.
     encoder = tf.autograph.experimental.do_not_convert(getattr(model, model.base_model_prefix))
     return _gather_rows(encoder(**inputs)[0], indices)

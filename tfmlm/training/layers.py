@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import tensorflow as tf
 from transformers.activations_tf import ACT2FN
 
@@ -55,6 +57,8 @@ def make_dropout_stateless(model: tf.keras.Model) -> StatelessNoise:
     for layer in model.submodules:
         if isinstance(layer, tf.keras.layers.Dropout):
             layer._random_generator = noise  # noqa: SLF001 the layer has no public place for it
+        elif hasattr(layer, "xdropout"):  # DeBERTa's own class, which draws from no generator at all
+            layer.xdropout = partial(noise.dropout, rate=layer.drop_prob)
     return noise
 
 

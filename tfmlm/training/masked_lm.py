@@ -8,7 +8,7 @@ from transformers import TFPreTrainedModel
 from tfmlm.config import Config
 from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.data.pipeline import Batch
-from tfmlm.training.heads import ARCHITECTURES, compute_logits_at
+from tfmlm.training.heads import ARCHITECTURES, compute_logits, compute_logits_at
 from tfmlm.training.layers import compute_gelu_in_float32, make_dropout_stateless
 from tfmlm.training.loss import (
     MaskedPositions,
@@ -93,9 +93,7 @@ class MaskedLanguageModel(tf.keras.Model):
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """Logits [B, L, V] of `input_ids` and `attention_mask`."""
-        return self.model(
-            batch["input_ids"], attention_mask=batch["attention_mask"], training=training
-        ).logits
+        return compute_logits(self.model, batch["input_ids"], batch["attention_mask"], training)
 
     def sum_loss(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Sum of the losses, number of tokens in it, and overflow of one micro-batch, each []."""
@@ -150,6 +148,9 @@ class MaskedLanguageModel(tf.keras.Model):
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Adds one batch to the token-weighted mean loss and accuracies."""
+        # The last batch is filled up with rows of no token, and ESM divides by their number.
+        first = tf.one_hot(0, tf.shape(batch["attention_mask"])[1], dtype=batch["attention_mask"].dtype)
+        batch = batch | {"attention_mask": tf.maximum(batch["attention_mask"], first)}
         positions, logits = self._compute_logits(batch, training=False)
         weight = tf.reduce_sum(positions.weights)
         sums = {

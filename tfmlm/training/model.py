@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     TF_MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
-    TFAutoModelForMaskedLM,
     TFPreTrainedModel,
 )
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, has_file
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
-from tfmlm.data.tokenizers import PADS_AT_ONE, load_tokenizer
+from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.model_names import advise_offline, resolve_name_or_path
-from tfmlm.training.architectures import check_answers, check_architecture, check_use
-from tfmlm.training.model_folder import find_missing, list_names, tie_output_bias
+from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
+from tfmlm.training.weights import Diagnosis, list_weight_files, name_as_pytorch, read_weights
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -44,19 +41,11 @@ _MISFITS = (
 )
 """Raised by transformers and TensorFlow for fields and tensors that do not fit each other."""
 
+_NAMES_SHOWN = 8
+"""Tensors that a message names."""
+
 _COUNTED_BLOCKS = 4096
 """Blocks whose tokens are counted for the output bias: more would not change the frequent tokens' shares."""
-
-
-def _check_model_folder(path: Path) -> None:
-    if not (path / "config.json").exists():
-        raise UserError(f"model folder {str(path)!r} has no config.json; give a Hugging Face model folder")
-    weights = [name for pattern in ("model*.safetensors", "tf_model*.h5") for name in path.glob(pattern)]
-    if not weights:
-        raise UserError(
-            f"model folder {str(path)!r} has no weights (model.safetensors or tf_model.h5)"
-            + (f"; {_HOW_TO_CONVERT}" if any(path.glob("pytorch_model*.bin")) else "")
-        )
 
 
 def check_model(config: Config) -> None:
@@ -72,31 +61,30 @@ def check_model(config: Config) -> None:
     else:
         model_config = _make_config(fields)
     _check_head(model_config)
-    check_use(model_config, config)
     with suppress(TypeError, ValueError):  # of a length that is no number; making the model says so
         _check_block_size(model_config, config.data.block_size)
 
 
-def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, list[str]]:
+def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, Diagnosis]:
     """Loads or makes the model that `model` configures.
 
     Call it inside the scope of the strategy and under the Keras policy of the run.
 
     Returns:
-        The built model, and PyTorch's names of what is new, not from a checkpoint: of a loaded model tensors
-        of its vocabulary head, of one from scratch all.
+        The built model, and what its files do not hold or hold beside it; of one from scratch all is new.
 
     Raises:
         UserError: the model, its configuration, the tokenizer or the block size do not fit together.
     """
     if config.model.name_or_path:
         name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
-        model, new = _load_pretrained(name_or_path, config.model.config)
+        model, diagnosis = _load_pretrained(name_or_path, config.model.config)
     else:
         model = _make_from_config(config, tokenizer)
-        new = list_names(model)
-    _check_fit(model.config, tokenizer, config.data.block_size)
-    return model, new
+        diagnosis = Diagnosis(new=list(name_as_pytorch(model)), unused=[])
+    _check_block_size(model.config, config.data.block_size)
+    _check_tokenizer(model.config, tokenizer)
+    return model, diagnosis
 
 
 def load_model_folder(
@@ -105,38 +93,48 @@ def load_model_folder(
     """Loads a trained model in float32 and its tokenizer, whose `model_max_length` is set to the model's.
 
     Raises:
-        UserError: there is no such model, it has no vocabulary head, or no tokenizer that fits it.
+        UserError: there is no such model, it has no whole vocabulary head, it has no place for some of
+            its weights, or there is no tokenizer that fits it.
     """
     resolved = resolve_name_or_path(str(name_or_path), "model")
-    model, new = _load_pretrained(resolved, {})
-    check_answers(model.config)
-    check_has_head(str(name_or_path), new)
+    model, diagnosis = _load_pretrained(resolved, {})
+    check_answers(str(name_or_path), diagnosis)
     tokenizer = load_tokenizer(resolved)
-    _check_padding(model.config, tokenizer)
+    _check_tokenizer(model.config, tokenizer)
     tokenizer.model_max_length = max_block_size(model.config)
     return model, tokenizer
 
 
-def check_has_head(name_or_path: str, new: list[str]) -> None:
-    """Refuses a model that is to answer and whose vocabulary head is new: its words would be noise.
+def check_answers(name_or_path: str, diagnosis: Diagnosis) -> None:
+    """Refuses a model that is to answer and would answer noise, or as another model than its files hold.
 
     Args:
         name_or_path: what the user gave.
-        new: from `make_model`.
+        diagnosis: from `make_model`.
 
     Raises:
-        UserError: names what is missing.
+        UserError: names the tensors.
     """
-    if new:
+    if diagnosis.new:
         raise UserError(
-            f"weights of {name_or_path!r} lack {len(new)} tensors of the masked-LM head ({', '.join(new)}), "
-            "so its answers would be noise; use a masked language model, or train this one first "
-            "(model.name_or_path)"
+            f"weights of {name_or_path!r} lack {len(diagnosis.new)} tensors of the masked-LM head "
+            f"({', '.join(diagnosis.new)}), so its answers would be noise; use a masked language model, or "
+            "train this one first (model.name_or_path)"
+        )
+    if diagnosis.unused:
+        raise UserError(
+            f"weights of {name_or_path!r} hold {len(diagnosis.unused)} tensors for which the model has no "
+            f"place ({list_some(diagnosis.unused)}), so its answers would be another model's; use the "
+            "config.json that belongs to them"
         )
 
 
-def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, list[str]]:
-    """The model, and PyTorch's names of the tensors of its head that the weights lack."""
+def list_some(names: list[str]) -> str:
+    """The first of many names, for a message of one line."""
+    return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+
+
+def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, Diagnosis]:
     model_config = _override(_read_config(name_or_path), fields)
     _check_head(model_config)
     if hasattr(model_config, "auto_map"):
@@ -146,36 +144,38 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
             model_config.model_type,
         )
         del model_config.auto_map  # the files that it names are not saved with the trained model
+    folder = _fetch_weights(name_or_path)
     try:
-        model, info = TFAutoModelForMaskedLM.from_pretrained(
-            _fetch_shards(name_or_path),
-            config=model_config,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = _HOW_TO_CONVERT if "from_pt=True" in str(error) else first_line(error)
-        raise UserError(f"weights of {name_or_path!r} cannot be loaded: {reason}") from error
+        model = build_model(model_config)
     except _MISFITS as error:
-        # transformers cannot make its own error for tensors of another shape; the cause is the one before.
-        reason = first_line(error.__context__ or error)
         raise UserError(
-            f"weights of {name_or_path!r} cannot be loaded, for they do not fit its config.json ({reason}); "
-            "use those that belong together"
+            f"model {name_or_path!r} cannot be made from its config.json: {first_line(error)}"
         ) from error
-    missing = find_missing(model, tie_output_bias(model, info["missing_keys"]))
-    missing_in_encoder = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]
-    if missing_in_encoder:
+    return model, read_weights(model, folder, name_or_path)
+
+
+def _fetch_weights(name_or_path: str) -> Path:
+    """The folder with the weights; of a Hub model, after its download.
+
+    Raises:
+        UserError: it has none that are read here.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        for pattern in ("model*.safetensors*", "tf_model*.h5*"):
+            folder = Path(snapshot_download(name_or_path, allow_patterns=["config.json", pattern]))
+            if list_weight_files(folder):
+                break
+    if not list_weight_files(folder):
         raise UserError(
-            f"weights of {name_or_path!r} lack {len(missing_in_encoder)} tensors of the encoder, "
-            f"{missing_in_encoder[0]} for one; they belong to another model or architecture"
+            f"model {name_or_path!r} has no weights (model.safetensors or tf_model.h5); {_HOW_TO_CONVERT}"
         )
-    return model, missing
+    return folder
 
 
 def _read_config(name_or_path: str) -> PretrainedConfig:
-    if Path(name_or_path).is_dir():
-        _check_model_folder(Path(name_or_path))
+    if Path(name_or_path).is_dir() and not Path(name_or_path, "config.json").exists():
+        raise UserError(f"model folder {name_or_path!r} has no config.json; give a Hugging Face model folder")
     try:
         model_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, *_MISFITS) as error:
@@ -190,55 +190,59 @@ def _read_config(name_or_path: str) -> PretrainedConfig:
     return model_config
 
 
-def _fetch_shards(name_or_path: str) -> str:
-    """The folder of a Hub model whose weights are split: transformers reads shards from a folder only."""
-    if Path(name_or_path).is_dir() or not has_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME):
-        return name_or_path
-    return snapshot_download(name_or_path, allow_patterns=["config.json", "model*.safetensors*"])
-
-
 def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:
     vocabulary = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": count_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
+        "pad_index": tokenizer.pad_token_id,  # of XLM and FlauBERT, without an attention mask
+        "mask_token_id": tokenizer.mask_token_id,  # of ESM
     }
-    model_config = _make_config(config.model.config, **vocabulary)
+    model_config = _make_config(config.model.config, vocabulary)
     _check_head(model_config)
     try:
-        model = TFAutoModelForMaskedLM.from_config(model_config)
-        model.build_in_name_scope()
+        return build_model(model_config)
     except _MISFITS as error:
         raise UserError(
             f"model.config makes no {model_config.model_type} model: {first_line(error)}"
         ) from error
-    return model
 
 
-def _make_config(fields: Mapping[str, object], **vocabulary: int) -> PretrainedConfig:
+def _make_config(
+    fields: Mapping[str, object], vocabulary: Mapping[str, int | None] | None = None
+) -> PretrainedConfig:
     """The configuration of a model from scratch; `fields` win over what the tokenizer says."""
     model_type = fields.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise UserError(
             f"model.config.model_type {model_type!r} is unknown{_suggest(str(model_type), CONFIG_MAPPING)}"
         )
-    model_config = AutoConfig.for_model(model_type, **vocabulary)
-    if hasattr(model_config, "pad_index") and "pad_token_id" in vocabulary:
-        # XLM and FlauBERT take these tokens for padding where no attention mask is given.
-        model_config.pad_index = vocabulary["pad_token_id"]
-    return _override(model_config, {name: value for name, value in fields.items() if name != "model_type"})
+    default = AutoConfig.for_model(model_type)
+    given = {name: value for name, value in fields.items() if name != "model_type"}
+    _check_fields(default, given)
+    of_tokenizer = {name: value for name, value in (vocabulary or {}).items() if hasattr(default, name)}
+    try:
+        # In the constructor, which computes some fields from others.
+        return type(default)(**of_tokenizer | given)
+    except _MISFITS as error:
+        raise UserError(f"model.config makes no {model_type} model: {first_line(error)}") from error
 
 
 def _override(model_config: PretrainedConfig, fields: dict[str, object]) -> PretrainedConfig:
-    known = model_config.to_dict()
+    _check_fields(model_config, fields)
     for name, value in fields.items():
+        setattr(model_config, name, value)
+    return model_config
+
+
+def _check_fields(model_config: PretrainedConfig, names: Iterable[str]) -> None:
+    known = model_config.to_dict().keys() | FURTHER_FIELDS.get(model_config.model_type, set())
+    for name in names:
         if name not in known:
             raise UserError(
                 f"model.config.{name} is not a field of {model_config.model_type}{_suggest(name, known)}"
             )
-        setattr(model_config, name, value)
-    return model_config
 
 
 def _suggest(name: str, known: object) -> str:
@@ -255,22 +259,6 @@ def _check_head(model_config: PretrainedConfig) -> None:
     check_architecture(model_config)
 
 
-def max_block_size(model_config: PretrainedConfig) -> int:
-    """Longest input, in tokens. Types that pad at 1 count positions from 2."""
-    positions = int(model_config.max_position_embeddings)
-    return positions - 2 if model_config.model_type in PADS_AT_ONE else positions
-
-
-def _check_fit(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, block_size: int) -> None:
-    _check_block_size(model_config, block_size)
-    if len(tokenizer) > model_config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model only {model_config.vocab_size}; "
-            "use the model's own tokenizer"
-        )
-    _check_padding(model_config, tokenizer)
-
-
 def _check_block_size(model_config: PretrainedConfig, block_size: int) -> None:
     longest = max_block_size(model_config)
     if block_size > longest:
@@ -279,19 +267,56 @@ def _check_block_size(model_config: PretrainedConfig, block_size: int) -> None:
         )
 
 
-def _check_padding(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Refuses padding where the model would not see it, see `PADS_AT_ONE`."""
-    if model_config.model_type not in PADS_AT_ONE:
-        return
-    for what, token_id in (
-        ("pad_token_id of its config.json", model_config.pad_token_id),
-        (f"the tokenizer's {tokenizer.pad_token}", tokenizer.pad_token_id),
-    ):
-        if token_id != 1:
-            raise UserError(
-                f"model type {model_config.model_type!r} takes token 1 for padding, and {what} is "
-                f"{token_id}; use the model's own tokenizer, or train one (tokenizer.train_vocab_size)"
-            )
+def _check_tokenizer(model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuses ids that the model has no embedding for, or takes for others."""
+    num_ids = count_ids(tokenizer)
+    if num_ids > model_config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {num_ids} tokens and the model only {model_config.vocab_size}; "
+            "use the model's own tokenizer"
+        )
+    if model_config.model_type in PADS_AT_ONE:
+        _check_special_id(model_config, "padding", 1, tokenizer.pad_token, tokenizer.pad_token_id)
+        _check_special_id(
+            model_config, "padding", 1, "pad_token_id of its config.json", model_config.pad_token_id
+        )
+    if model_config.model_type == "esm":
+        for what, role in (("padding", "pad_token"), ("a mask", "mask_token")):
+            expected = getattr(model_config, f"{role}_id")
+            token, token_id = getattr(tokenizer, role), getattr(tokenizer, f"{role}_id")
+            _check_special_id(model_config, what, expected, token, token_id)
+
+
+def _check_special_id(
+    model_config: PretrainedConfig, role: str, expected: int, name: str, token_id: int
+) -> None:
+    if token_id != expected:
+        raise UserError(
+            f"model type {model_config.model_type!r} takes token {expected} for {role}, and {name} is "
+            f"{token_id}; use the model's own tokenizer, or train one (tokenizer.train_vocab_size)"
+        )
+
+
+_NOTED_OTHER_WORDS = 0.01
+"""Share of a tokenizer's words that may stand under other ids than in the model's own."""
+
+
+def describe_other_tokenizer(config: Config, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """A note if a pretrained model is trained under a tokenizer whose ids mean other words than its own."""
+    if not config.model.name_or_path:
+        return []
+    try:
+        own = load_tokenizer(resolve_name_or_path(config.model.name_or_path, "model.name_or_path"))
+    except UserError:
+        return []  # a model without a tokenizer: nothing tells what its ids meant
+    own_ids, ids = own.get_vocab(), tokenizer.get_vocab()
+    share = sum(own_ids.get(word) != token_id for word, token_id in ids.items()) / len(ids)
+    if share <= _NOTED_OTHER_WORDS:
+        return []
+    of_model = repr(config.model.name_or_path)
+    return [
+        f"the tokenizer is not that of {of_model}: {share:.0%} of its words start as other words' embeddings"
+    ]
 
 
 def set_output_bias(model: TFPreTrainedModel, blocks: Blocks) -> None:

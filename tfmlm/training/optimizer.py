@@ -18,6 +18,7 @@ from tfmlm.errors import UserError
 
 _EMBEDDINGS = re.compile(
     r"/(embeddings|embeddings_project|embedding_hidden_mapping_in|embed_positions|relative_attention_bias)/"
+    r"|/rel_embeddings\b"
 )
 _LAYER = re.compile(r"/(?:layer|albert_layer_groups)_\._(\d+)/")
 
@@ -74,8 +75,10 @@ def scale_by_depth(variables: Sequence[tf.Variable], layer_decay: float) -> dict
 # === Optimizer and schedule ===
 
 
-NOT_DECAYED = (r"(^|/)(bias|gamma|beta)(:\d+)?$",)
+NOT_DECAYED = (r"(^|/)([qv]_)?(bias|gamma|beta)(:\d+)?$", r"(^|/)LayerNorm/weight(:\d+)?$")
 """Whole last names of the variables that do not decay: biases, and layer normalization's scale and shift.
+
+`q_bias` and `v_bias` are DeBERTa's; MobileBERT's normalization has a `weight`.
 
 The stock lists are substring tests, so that `bias` also exempts MPNet's `relative_attention_bias/embeddings`.
 """
@@ -157,6 +160,29 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
             "schedule": self.schedule,
             "power": self.power,
         }
+
+
+_LEAST_RATE = 1e-9
+"""A smaller rate moves no float32 weight of usual size by its last bit in many steps."""
+
+
+def describe_schedule(config: OptimizerConfig, total_steps: int) -> list[str]:
+    """Notes on a learning rate that is never what the configuration says.
+
+    Args:
+        config: rates and schedule.
+        total_steps: optimizer steps of the run.
+    """
+    notes = []
+    if config.warmup_steps >= total_steps:
+        notes.append(
+            f"optimizer.warmup_steps is {config.warmup_steps} and the run has {total_steps} steps, so the "
+            f"rate never reaches {config.learning_rate:g}"
+        )
+    highest = config.learning_rate * min(1.0, total_steps / max(config.warmup_steps, 1))
+    if highest < _LEAST_RATE:
+        notes.append(f"the learning rate is {highest:g} at most, which changes next to nothing")
+    return notes
 
 
 def make_optimizer(

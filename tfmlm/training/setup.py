@@ -11,15 +11,27 @@ import tensorflow as tf
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks
-from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
-from tfmlm.data.prepare import PreparedData, explained_errors, measure_unknown, prepare_data
+from tfmlm.data.prepare import (
+    PreparedData,
+    describe_unknown,
+    explained_errors,
+    measure_unknown,
+    prepare_data,
+)
 from tfmlm.errors import UserError
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
-from tfmlm.training.model import check_has_head, check_model, make_model, set_output_bias
-from tfmlm.training.model_folder import name_output_bias
-from tfmlm.training.optimizer import make_optimizer
+from tfmlm.training.model import (
+    check_answers,
+    check_model,
+    describe_other_tokenizer,
+    list_some,
+    make_model,
+    set_output_bias,
+)
+from tfmlm.training.optimizer import describe_schedule, make_optimizer
 from tfmlm.training.strategy import (
     choose_precision,
     describe_devices,
@@ -27,11 +39,15 @@ from tfmlm.training.strategy import (
     make_strategy,
     precision_policy,
 )
+from tfmlm.training.weights import name_output_bias
 
 _LOGGER = logging.getLogger(__name__)
 
-_NOTED_UNKNOWN = 0.01
-"""Share of unknown tokens above which a run says so."""
+_NOTED_UNMASKED = 0.01
+"""Share of blocks without a mask above which a run says so."""
+
+_MEASURED_BLOCKS = 4096
+"""Held-out blocks whose masks are looked at."""
 
 
 class Setup(NamedTuple):
@@ -45,6 +61,8 @@ class Setup(NamedTuple):
         blocks_per_step: blocks that all replicas and accumulation steps of one optimizer step see.
         total_steps: optimizer steps that the configuration asks for.
         notes: what the person should know, one sentence each.
+        unknown: share of the text's tokens that the tokenizer does not know.
+        unmasked: share of the held-out blocks that have no mask, and teach nothing.
     """
 
     data: PreparedData
@@ -54,6 +72,8 @@ class Setup(NamedTuple):
     blocks_per_step: int
     total_steps: int
     notes: list[str]
+    unknown: float
+    unmasked: float
 
 
 @contextmanager
@@ -63,12 +83,12 @@ def explained_failures(setup: Setup) -> Iterator[None]:
         yield
 
 
-def set_up(config: Config, needs_head: bool = False) -> Setup:
+def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     """Prepares the data and compiles the model.
 
     Args:
         config: the run.
-        needs_head: refuse a model whose vocabulary head is new, because nothing will train it.
+        is_to_answer: refuse a model that is not whole, because nothing will train it.
 
     Raises:
         UserError: text, tokenizer, model and configuration do not fit together.
@@ -91,17 +111,28 @@ def set_up(config: Config, needs_head: bool = False) -> Setup:
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
     total_steps = count_steps(config, data.train.num_blocks, blocks_per_step)
-    unknown = _describe_unknown(config, data)
-    model, notes = _compile_model(config, data, strategy, total_steps, needs_head)
+    validation = make_evaluation_batches(data.validation, collator, global_batch_size)
+    with explained_errors(data):
+        unknown, unmasked = measure_unknown(data), _measure_unmasked(validation)
+    of_data = [
+        *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
+        *_describe_unmasked(unmasked),
+        *describe_schedule(config.optimizer, total_steps),
+    ]
+    for note in of_data:
+        _LOGGER.warning(note)
+    model, notes = _compile_model(config, data, strategy, total_steps, is_to_answer)
     _LOGGER.info("%d steps of %d blocks", total_steps, blocks_per_step)
     return Setup(
         data=data,
         collator=collator,
         model=model,
-        validation=make_evaluation_batches(data.validation, collator, global_batch_size),
+        validation=validation,
         blocks_per_step=blocks_per_step,
         total_steps=total_steps,
-        notes=[*unknown, *notes],
+        notes=[*of_data, *notes],
+        unknown=unknown,
+        unmasked=unmasked,
     )
 
 
@@ -110,20 +141,27 @@ def _compile_model(
     data: PreparedData,
     strategy: tf.distribute.Strategy,
     total_steps: int,
-    needs_head: bool,
+    is_to_answer: bool,
 ) -> tuple[MaskedLanguageModel, list[str]]:
     """The model on its devices, and notes on what is not as one might expect."""
     precision, notes = choose_precision(config.train.precision)
     with strategy.scope(), precision_policy(precision):
-        pretrained, new = make_model(config, data.tokenizer)
-        if needs_head:
-            check_has_head(config.model.name_or_path or "", new)
-        if name_output_bias(pretrained) & set(new):
+        pretrained, diagnosis = make_model(config, data.tokenizer)
+        if is_to_answer:
+            check_answers(config.model.name_or_path or "", diagnosis)
+        if name_output_bias(pretrained) & set(diagnosis.new):
             with explained_errors(data):
                 set_output_bias(pretrained, data.train)
             notes.append("the masked-LM head is new: its output bias starts from the tokens' frequencies")
-        elif new:
-            notes.append(f"tensors of the masked-LM head are new and start at random: {', '.join(new)}")
+        elif diagnosis.new:
+            new = ", ".join(diagnosis.new)
+            notes.append(f"tensors of the masked-LM head are new and start at random: {new}")
+        if diagnosis.unused:
+            notes.append(
+                f"the weights hold {len(diagnosis.unused)} tensors for which the model has no place: "
+                f"{list_some(diagnosis.unused)}"
+            )
+        notes += describe_other_tokenizer(config, data.tokenizer)
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
         model = MaskedLanguageModel(pretrained, config)
@@ -142,20 +180,23 @@ def _compile_model(
     return model, notes
 
 
-def _describe_unknown(config: Config, data: PreparedData) -> list[str]:
-    """A note, and a line before training, if much of the text is unknown to the tokenizer."""
-    with explained_errors(data):
-        share = measure_unknown(data)
-    if share <= _NOTED_UNKNOWN:
+def _measure_unmasked(validation: tf.data.Dataset) -> float:
+    """Share of the first held-out blocks that have no mask."""
+    num_blocks = num_unmasked = 0
+    for batch in validation.as_numpy_iterator():
+        is_block = batch["attention_mask"].any(axis=1)  # the last batch is filled up with empty rows
+        is_masked = (batch["labels"] != IGNORE_LABEL).any(axis=1)
+        num_blocks += int(is_block.sum())
+        num_unmasked += int((is_block & ~is_masked).sum())
+        if num_blocks >= _MEASURED_BLOCKS:
+            break
+    return num_unmasked / max(num_blocks, 1)
+
+
+def _describe_unmasked(share: float) -> list[str]:
+    if share < _NOTED_UNMASKED:
         return []
-    advice = (
-        "raise tokenizer.train_vocab_size, or set tokenizer.algorithm=byte_bpe, which knows every character"
-        if config.tokenizer.train_vocab_size
-        else "use a tokenizer that was made for such text"
-    )
-    note = f"{share:.1%} of the held-out tokens are {data.tokenizer.unk_token}, unknown to it; {advice}"
-    _LOGGER.warning(note)
-    return [note]
+    return [f"{share:.1%} of the held-out blocks have no mask; raise masking.rate or data.block_size"]
 
 
 def _check_length(strategy: tf.distribute.Strategy, config: Config) -> None:
