@@ -36,7 +36,7 @@ test-pytorch: $(VENV)/.installed-dev .venv-pytorch/.installed ## compare model f
 	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/pytest -n 0 tests/training/test_pytorch.py tests/hub/card/test_usage.py
 
 architectures: $(VENV)/.installed-dev .venv-pytorch/.installed ## take every architecture the whole way, and write docs/architectures.md
-	TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/python -m tests.training.whole_way docs/architectures.md
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_PYTORCH_PYTHON=.venv-pytorch/bin/python $(BIN)/python -m tests.training.whole_way docs/architectures.md
 
 faults: $(VENV)/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault

@@ -41,6 +41,9 @@ def test_a_rate_masks_something(key: str, value: str, command: Command) -> None:
         ({"warmup_steps": 10_000}, "optimizer.warmup_steps is 10000"),
         ({"learning_rate": 1e-10}, "the learning rate is 1e-10 at most"),
         ({"warmup_steps": 10**7}, "the learning rate is 4e-11 at most"),
+        ({"layer_decay": 1e-6}, "the lowest layers a learning rate of 5e-17"),
+        ({"layer_decay": 0.0}, "the lowest layers a learning rate of 0"),
+        ({"layer_decay": 0.5}, None),
         ({"warmup_steps": 7}, None),
         ({}, None),
     ],
@@ -52,6 +55,30 @@ def test_a_rate_that_is_never_reached_or_moves_nothing_is_noted(
     about_rates = [note for note in notes if "rate" in note and "masks" not in note]
     assert [says in note for note in about_rates].count(True) == 1 if says else not about_rates
     assert all(note in caplog.messages for note in about_rates)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["masking.mask_fraction=0", "masking.random_fraction=0"],
+            "would see every word that it is to",
+        ),
+        (["optimizer.learning_rate=10", "optimizer.weight_decay=0.1"], "would leave nothing of the weights"),
+        (
+            ["model.config.hidden_dropout_prob=1.0"],
+            "hidden_dropout_prob is 1.0; it must be 0 or more",
+        ),
+        (["model.config.attention_probs_dropout_prob=-0.5"], "attention_probs_dropout_prob is -0.5"),
+    ],
+)
+def test_a_run_that_could_learn_nothing_is_refused(
+    overrides: list[str], says: str, command: Command, tmp_path: Path
+) -> None:
+    exit_code, said = command("train", *overrides)
+    assert exit_code == 2
+    assert says in said
+    assert not (tmp_path / "run" / "logs").exists()
 
 
 def test_a_new_tokenizer_under_pretrained_embeddings_is_noted(

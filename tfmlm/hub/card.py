@@ -184,7 +184,8 @@ def _describe_data(config: Config, result: Result) -> str:
 
 {_describe_source(config)}{left_out}
 
-The text was cut into blocks of {data.block_size:,} tokens. Of the {unit}, {masking.rate:.0%} were to be
+The text was cut into blocks of {data.block_size:,} tokens. {result.unknown_share:.1%} of it is unknown to the
+tokenizer. Of the {unit}, {masking.rate:.0%} were to be
 guessed: {masking.mask_fraction:.0%} of these were masked, {masking.random_fraction:.0%} replaced by a random
 token, {rest:.0%} left as they were.
 """

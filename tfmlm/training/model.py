@@ -162,10 +162,15 @@ def _fetch_weights(name_or_path: str) -> Path:
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
-        for pattern in ("model*.safetensors*", "tf_model*.h5*"):
-            folder = Path(snapshot_download(name_or_path, allow_patterns=["config.json", pattern]))
-            if list_weight_files(folder):
-                break
+        try:
+            for pattern in ("model*.safetensors*", "tf_model*.h5*"):
+                folder = Path(snapshot_download(name_or_path, allow_patterns=["config.json", pattern]))
+                if list_weight_files(folder):
+                    break
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"weights of {name_or_path!r} cannot be fetched: {first_line(error)}{advise_offline()}"
+            ) from error
     if not list_weight_files(folder):
         raise UserError(
             f"model {name_or_path!r} has no weights (model.safetensors or tf_model.h5); {_HOW_TO_CONVERT}"

@@ -166,12 +166,13 @@ _LEAST_RATE = 1e-9
 """A smaller rate moves no float32 weight of usual size by its last bit in many steps."""
 
 
-def describe_schedule(config: OptimizerConfig, total_steps: int) -> list[str]:
-    """Notes on a learning rate that is never what the configuration says.
+def describe_rates(config: OptimizerConfig, total_steps: int, variables: Sequence[tf.Variable]) -> list[str]:
+    """Notes on learning rates that are never what the configuration says, or nothing.
 
     Args:
         config: rates and schedule.
         total_steps: optimizer steps of the run.
+        variables: the model's.
     """
     notes = []
     if config.warmup_steps >= total_steps:
@@ -182,6 +183,13 @@ def describe_schedule(config: OptimizerConfig, total_steps: int) -> list[str]:
     highest = config.learning_rate * min(1.0, total_steps / max(config.warmup_steps, 1))
     if highest < _LEAST_RATE:
         notes.append(f"the learning rate is {highest:g} at most, which changes next to nothing")
+    elif config.layer_decay != 1:
+        lowest = highest * min(scale_by_depth(variables, config.layer_decay).values())
+        if lowest < _LEAST_RATE:
+            notes.append(
+                f"optimizer.layer_decay leaves the lowest layers a learning rate of {lowest:g}, which "
+                "changes next to nothing"
+            )
     return notes
 
 

@@ -31,7 +31,7 @@ from tfmlm.training.model import (
     make_model,
     set_output_bias,
 )
-from tfmlm.training.optimizer import describe_schedule, make_optimizer
+from tfmlm.training.optimizer import describe_rates, make_optimizer
 from tfmlm.training.strategy import (
     choose_precision,
     describe_devices,
@@ -117,7 +117,6 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     of_data = [
         *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
         *_describe_unmasked(unmasked),
-        *describe_schedule(config.optimizer, total_steps),
     ]
     for note in of_data:
         _LOGGER.warning(note)
@@ -161,7 +160,13 @@ def _compile_model(
                 f"the weights hold {len(diagnosis.unused)} tensors for which the model has no place: "
                 f"{list_some(diagnosis.unused)}"
             )
-        notes += describe_other_tokenizer(config, data.tokenizer)
+        odd = [
+            *describe_other_tokenizer(config, data.tokenizer),
+            *describe_rates(config.optimizer, total_steps, pretrained.trainable_variables),
+        ]
+        for note in odd:
+            _LOGGER.warning(note)
+        notes += odd
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
         model = MaskedLanguageModel(pretrained, config)
