@@ -114,7 +114,8 @@ def check_architecture(model_config: PretrainedConfig) -> None:
                 f"use a {model_type} in which it is {' or '.join(map(json.dumps, _list_allowed(field)))}"
             )
     for name, value in model_config.to_dict().items():
-        if "dropout" in name and isinstance(value, int | float) and not 0 <= value < 1:
+        is_rate = "dropout" in name and type(value) in (int, float)  # `token_dropout` is a switch
+        if is_rate and not 0 <= value < 1:
             raise UserError(f"model.config.{name} is {value}; it must be 0 or more and less than 1")
     if model_type == "deberta" and model_config.relative_attention and model_config.num_attention_heads == 1:
         raise UserError(
