@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
+from tests.data.test_stream_tokenizer import plain_tokenizer
 from tests.finished import Finished, Signatures
 from tests.folders import CHECKOUT
 from tfmlm.config import ExportConfig
 from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
-from tfmlm.export.fill_mask import FillMask
+from tfmlm.export.fill_mask import FillMask, _find_first_token
 from tfmlm.export.saved_model import _make_text_input, export_saved_model
 from tfmlm.export.signatures import TextSignature
 from tfmlm.inference.fill import load_predictor
@@ -249,6 +250,16 @@ def test_logits_of_any_row_are_the_models(name: str, loaded: Any, model_dir: Pat
         expected = model(np.array([row], np.int32), attention_mask=kept).logits.numpy()
         ours = fill_ids(loaded, [row], name)["logits"]
         np.testing.assert_allclose(ours[kept == 1], expected[kept == 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [("<s> $A </s>", 4), ("<s> <s> $A </s>", 4), ("<s> $A <s>", None), ("$A </s>", None), ("$A", None)],
+)
+def test_a_server_can_be_told_by_a_first_token_that_no_text_ends_with(
+    template: str, first: int | None
+) -> None:
+    assert _find_first_token(plain_tokenizer(template)) == first
 
 
 @pytest.mark.parametrize("name", ["ids_int64", "logits_int64"])

@@ -63,10 +63,15 @@ def reference() -> tuple[list[float], list[np.ndarray]]:
         ("mirrored", TrainConfig(per_replica_batch_size=4)),
         ("one_device", TrainConfig(per_replica_batch_size=4, gradient_accumulation_steps=2)),
         ("mirrored", TrainConfig(per_replica_batch_size=2, gradient_accumulation_steps=2)),
+        ("one_device", TrainConfig(per_replica_batch_size=1, gradient_accumulation_steps=8)),
+        (
+            "one_device",
+            TrainConfig(per_replica_batch_size=2, gradient_accumulation_steps=4, logits="all", xla=True),
+        ),
         ("one_device", TrainConfig(per_replica_batch_size=8, logits="all")),
         ("one_device", TrainConfig(per_replica_batch_size=8, xla=True)),
     ],
-    ids=["two replicas", "accumulation", "both", "all logits", "xla"],
+    ids=["two replicas", "accumulation", "both", "row by row", "both with xla", "all logits", "xla"],
 )
 def test_losses_and_weights_equal_one_replica(
     strategy: str, train: TrainConfig, reference: tuple[list[float], list[np.ndarray]]
@@ -75,6 +80,39 @@ def test_losses_and_weights_equal_one_replica(
     np.testing.assert_allclose(losses, reference[0], rtol=1e-5)
     for mine, expected in zip(weights, reference[1], strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-5)
+
+
+def count_nodes(num_micro_batches: int) -> int:
+    """Of the training step's graph, functions included."""
+    train = TrainConfig(per_replica_batch_size=2, gradient_accumulation_steps=num_micro_batches)
+    model = build(replace(CONFIG, train=train))
+    columns = {name: tf.fill([2 * num_micro_batches, 16], 7) for name in next(iter(make_batches(1)))}
+    step = tf.function(model.train_step).get_concrete_function(columns)
+    graph = step.graph.as_graph_def()
+    return len(graph.node) + sum(len(function.node_def) for function in graph.library.function)
+
+
+def test_the_graph_does_not_grow_with_the_micro_batches() -> None:
+    assert count_nodes(64) <= 1.1 * count_nodes(2)
+
+
+def test_each_micro_batch_has_noise_of_its_own() -> None:
+    """With the noise of the first, the same rows in the second would leave the mean loss as it is."""
+    rows = {name: column[4:] for name, column in next(iter(make_batches(1))).items()}
+    losses = []
+    for labels in (rows["labels"], tf.fill([4, 16], -100)):
+        second = rows | {"labels": labels}
+        batch = {name: tf.concat([column, second[name]], axis=0) for name, column in rows.items()}
+        losses.append(fit_one(build_with_dropout(), batch)["loss"])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-5)
+
+
+def build_with_dropout() -> MaskedLanguageModel:
+    train = TrainConfig(per_replica_batch_size=4, gradient_accumulation_steps=2)
+    tf.keras.utils.set_random_seed(0)
+    model = MaskedLanguageModel(make_tiny("bert", **TINY_CONFIGS["bert"]), replace(CONFIG, train=train))
+    model.compile(make_optimizer(CONFIG.optimizer, NUM_STEPS))
+    return model
 
 
 def test_the_loss_falls(reference: tuple[list[float], list[np.ndarray]]) -> None:

@@ -149,6 +149,16 @@ def test_the_first_worker_is_the_chief(monkeypatch: pytest.MonkeyPatch) -> None:
         assert read_cluster().is_chief == (number == 0)
 
 
+def test_a_task_chief_comes_before_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Vertex AI and Kubeflow name it."""
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for number, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
+        task = {"type": kind, "index": index}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        assert read_cluster() == Cluster(3, number)
+        assert read_cluster().is_chief == (kind == "chief")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -159,6 +169,10 @@ def test_the_first_worker_is_the_chief(monkeypatch: pytest.MonkeyPatch) -> None:
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "first"}}',
+        '{"cluster": ["worker"], "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:1"], "worker": ["c:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 1}}',
     ],
 )
 def test_a_wrong_one_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.finished import Finished
-from tests.tiny import TINY_CONFIGS, make_tiny
+from tests.tiny import ALL_TINY_CONFIGS, TINY_CONFIGS, make_tiny
 from tests.tiny_run import Command
 from tfmlm.cli.main import main
 from tfmlm.config import Config, ExportConfig, ModelConfig, TokenizerConfig
@@ -41,6 +41,7 @@ def test_a_rate_masks_something(key: str, value: str, command: Command) -> None:
         ({"warmup_steps": 10_000}, "optimizer.warmup_steps is 10000"),
         ({"learning_rate": 1e-10}, "the learning rate is 1e-10 at most"),
         ({"warmup_steps": 10**7}, "the learning rate is 4e-11 at most"),
+        ({"learning_rate": 10.0, "weight_decay": 0.1}, "a step leaves nothing of the weights"),
         ({"layer_decay": 1e-6}, "the lowest layers a learning rate of 5e-17"),
         ({"layer_decay": 0.0}, "the lowest layers a learning rate of 0"),
         ({"layer_decay": 0.5}, None),
@@ -64,7 +65,6 @@ def test_a_rate_that_is_never_reached_or_moves_nothing_is_noted(
             ["masking.mask_fraction=0", "masking.random_fraction=0"],
             "would see every word that it is to",
         ),
-        (["optimizer.learning_rate=10", "optimizer.weight_decay=0.1"], "would leave nothing of the weights"),
         (
             ["model.config.hidden_dropout_prob=1.0"],
             "hidden_dropout_prob is 1.0; it must be 0 or more",
@@ -78,6 +78,33 @@ def test_a_run_that_could_learn_nothing_is_refused(
     exit_code, said = command("train", *overrides)
     assert exit_code == 2
     assert says in said
+    assert not (tmp_path / "run" / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "longformer", "attention_window": 5},
+        {"model_type": "longformer", "attention_window": 0},
+        {"model_type": "longformer", "attention_window": [4]},
+        {"model_type": "bert", "hidden_size": 33},
+        {"model_type": "bert", "hidden_act": "gello"},
+        {"model_type": "bert", "num_attention_heads": 0},
+        {"model_type": "convbert", "num_groups": 3},
+        {"model_type": "deberta", "relative_attention": True, "num_attention_heads": 1},
+        {"model_type": "electra", "embedding_size": "wide"},
+        {"model_type": "esm", "position_embedding_type": "none"},
+    ],
+)
+def test_fields_that_make_no_model_are_one_line_before_step_1(
+    fields: dict[str, object], config: Config, command: Command, tmp_path: Path
+) -> None:
+    common = ALL_TINY_CONFIGS[str(fields["model_type"])]
+    config = replace(config, model=ModelConfig(config=common | fields))
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    exit_code, said = command("train")
+    assert exit_code == 2, said
+    assert said.startswith(("tfmlm: model.config", "tfmlm: type"))
     assert not (tmp_path / "run" / "logs").exists()
 
 

@@ -95,8 +95,9 @@ def _check_keras() -> Finding:
 def _check_devices() -> Finding:
     import tensorflow as tf
 
-    from tfmlm.training.strategy import has_fast_bfloat16
+    from tfmlm.training.strategy import find_unused_accelerators, has_fast_bfloat16
 
     names = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
     bfloat16 = "fast" if has_fast_bfloat16() else "no fast"
-    return Finding("devices", f"{', '.join(names)}; {bfloat16} bfloat16 on the processor")
+    state = f"{', '.join(names)}; {bfloat16} bfloat16 on the processor"
+    return Finding("devices", state, "; ".join(find_unused_accelerators()) or None)

@@ -45,12 +45,6 @@ def check_config(config: Config) -> None:
             "masking.mask_fraction and masking.random_fraction are 0, so the model would see every word that "
             "it is to guess; raise one"
         )
-    optimizer = config.optimizer
-    if optimizer.learning_rate * optimizer.weight_decay >= 1:
-        raise UserError(
-            f"optimizer.learning_rate {optimizer.learning_rate:g} times optimizer.weight_decay "
-            f"{optimizer.weight_decay:g} is 1 or more: a step would leave nothing of the weights; lower one"
-        )
     _check_source(config.data)
     _check_evaluation(config.train, config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):

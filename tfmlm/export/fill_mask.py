@@ -126,8 +126,9 @@ class FillMask(tf.Module):
 
 
 def _find_first_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    first, *rest = tokenizer(tokenizer.mask_token)["input_ids"]
-    return int(first) if rest and first != tokenizer.mask_token_id else None
+    """See `FillMask.first_token_id`; a token that ends texts too cannot tell a server's padding either."""
+    ids = tokenizer(tokenizer.mask_token)["input_ids"]
+    return int(ids[0]) if ids[0] not in ids[ids.index(tokenizer.mask_token_id) :] else None
 
 
 def spread_over_masks(

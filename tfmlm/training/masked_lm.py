@@ -19,6 +19,9 @@ from tfmlm.training.loss import (
 )
 from tfmlm.training.optimizer import choose_trained
 
+_Differentiated = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
+"""Gradients, loss float32 [] and overflow int32 []."""
+
 
 class MaskedLanguageModel(tf.keras.Model):
     """Trains and evaluates a `TFAutoModelForMaskedLM` with logits only at masked positions.
@@ -117,15 +120,9 @@ class MaskedLanguageModel(tf.keras.Model):
             `learning_rate` float32 []; `gradient_norm` float32 [], global and before clipping.
         """
         replicas = tf.distribute.get_replica_context()
-        self._begin_noise(replicas.replica_id_in_sync_group)
-        micro_batches = self._split_batch(batch)
-        weight = replicas.all_reduce("SUM", tf.add_n([self._count_kept(part) for part in micro_batches]))
-        first, *others = [self._differentiate(part, weight) for part in micro_batches]
-        gradients, loss, overflow = first
-        for more_gradients, more_loss, more_overflow in others:
-            gradients = [total + part for total, part in zip(gradients, more_gradients, strict=True)]
-            loss, overflow = loss + more_loss, overflow + more_overflow
-
+        weight = replicas.all_reduce("SUM", self._count_kept(batch))
+        seed = self._seed_noise(replicas.replica_id_in_sync_group)
+        gradients, loss, overflow = self._accumulate(batch, weight, seed)
         gradients = replicas.all_reduce("SUM", gradients)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
@@ -162,20 +159,45 @@ class MaskedLanguageModel(tf.keras.Model):
             mean.update_state(tf.math.divide_no_nan(sums[name], weight), sample_weight=weight)
         return {name: mean.result() for name, mean in self._means.items()}
 
-    def _begin_noise(self, replica: tf.Tensor) -> None:
-        """Dropout's noise of this step and replica."""
+    def _seed_noise(self, replica: tf.Tensor) -> tf.Tensor:
+        """Dropout's seed of this step and replica, int64 [2]."""
         run_and_step = tf.stack([tf.constant(self._seed % 2**63, tf.int64), tf.identity(self.step)])
-        self._noise.begin(tf.random.fold_in(run_and_step, tf.cast(replica, tf.int64)))
+        return tf.random.fold_in(run_and_step, tf.cast(replica, tf.int64))
 
-    def _split_batch(self, batch: Batch) -> list[Batch]:
-        """The micro-batches of a replica's batch; Python unrolls them, so the graph has no loop."""
-        columns = {name: tf.split(column, self._num_micro_batches) for name, column in batch.items()}
-        return [
-            {name: parts[index] for name, parts in columns.items()}
-            for index in range(self._num_micro_batches)
-        ]
+    def _accumulate(self, batch: Batch, weight: tf.Tensor, seed: tf.Tensor) -> _Differentiated:
+        """`_differentiate` summed over the micro-batches, of which memory and the graph hold one."""
+        if self._num_micro_batches == 1:
+            self._noise.begin(seed)
+            return self._differentiate(batch, weight)
+        micro_batches = self._split_batch(batch)
 
-    def _differentiate(self, batch: Batch, weight: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        def add_one(
+            number: tf.Tensor, gradients: list[tf.Tensor], loss: tf.Tensor, overflow: tf.Tensor
+        ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor]:
+            self._noise.begin(tf.random.fold_in(seed, tf.cast(number, tf.int64)))
+            micro_batch = {name: parts[number] for name, parts in micro_batches.items()}
+            more_gradients, more_loss, more_overflow = self._differentiate(micro_batch, weight)
+            gradients = [total + part for total, part in zip(gradients, more_gradients, strict=True)]
+            return number + 1, gradients, loss + more_loss, overflow + more_overflow
+
+        nothing = [tf.zeros(variable.shape, variable.dtype) for variable in self.trained_variables]
+        _, gradients, loss, overflow = tf.while_loop(
+            lambda number, *_: number < self._num_micro_batches,
+            add_one,
+            (tf.constant(0), nothing, tf.constant(0.0), tf.constant(0)),
+            parallel_iterations=1,
+            maximum_iterations=self._num_micro_batches,
+        )
+        return gradients, loss, overflow
+
+    def _split_batch(self, batch: Batch) -> Batch:
+        """The rows of a replica's batch as micro-batches, [num_micro_batches, rows, ...]."""
+        return {
+            name: tf.reshape(column, [self._num_micro_batches, -1, *column.shape[1:]])
+            for name, column in batch.items()
+        }
+
+    def _differentiate(self, batch: Batch, weight: tf.Tensor) -> _Differentiated:
         """Gradients and loss of a micro-batch, as its share of the global mean, and its overflow."""
         with tf.GradientTape() as tape:
             loss_sum, _, overflow = self.sum_loss(batch, training=True)
@@ -186,5 +208,7 @@ class MaskedLanguageModel(tf.keras.Model):
         return [tf.convert_to_tensor(gradient) for gradient in gradients], loss, overflow
 
     def _count_kept(self, batch: Batch) -> tf.Tensor:
-        chosen = tf.reduce_sum(tf.cast(batch["labels"] != IGNORE_LABEL, tf.int32))
-        return tf.cast(tf.minimum(chosen, self._num_slots), tf.float32)
+        """Masked tokens of a replica's batch that have a slot in their micro-batch, float32 []."""
+        is_chosen = tf.cast(self._split_batch(batch)["labels"] != IGNORE_LABEL, tf.int32)
+        chosen = tf.reduce_sum(is_chosen, axis=[1, 2])
+        return tf.reduce_sum(tf.cast(tf.minimum(chosen, self._num_slots), tf.float32))

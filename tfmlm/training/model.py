@@ -36,10 +36,13 @@ _HOW_TO_CONVERT = (
 )
 
 _MISFITS = (
-    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError),
+    ValueError,
     tf.errors.OpError,
 )
 """Raised by transformers and TensorFlow for fields and tensors that do not fit each other."""
+
+_TRIED_TOKENS = 8
 
 _NAMES_SHOWN = 8
 """Tensors that a message names."""
@@ -146,7 +149,7 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
         del model_config.auto_map  # the files that it names are not saved with the trained model
     folder = _fetch_weights(name_or_path)
     try:
-        model = build_model(model_config)
+        model = _build(model_config)
     except _MISFITS as error:
         raise UserError(
             f"model {name_or_path!r} cannot be made from its config.json: {first_line(error)}"
@@ -207,11 +210,21 @@ def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFP
     model_config = _make_config(config.model.config, vocabulary)
     _check_head(model_config)
     try:
-        return build_model(model_config)
+        return _build(model_config)
     except _MISFITS as error:
         raise UserError(
             f"model.config makes no {model_config.model_type} model: {first_line(error)}"
         ) from error
+
+
+def _build(model_config: PretrainedConfig) -> TFPreTrainedModel:
+    """Builds a model, and has it read a few tokens: some fields are found not to fit only then."""
+    model = build_model(model_config)
+    # A TPU would compile a program for it.
+    if not isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+        ids = tf.zeros([1, min(_TRIED_TOKENS, max_block_size(model_config))], tf.int32)
+        model(input_ids=ids, attention_mask=tf.ones_like(ids))
+    return model
 
 
 def _make_config(

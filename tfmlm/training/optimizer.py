@@ -180,6 +180,11 @@ def describe_rates(config: OptimizerConfig, total_steps: int, variables: Sequenc
             f"optimizer.warmup_steps is {config.warmup_steps} and the run has {total_steps} steps, so the "
             f"rate never reaches {config.learning_rate:g}"
         )
+    if config.learning_rate * config.weight_decay >= 1:
+        notes.append(
+            f"optimizer.learning_rate {config.learning_rate:g} times optimizer.weight_decay "
+            f"{config.weight_decay:g} is 1 or more: a step leaves nothing of the weights"
+        )
     highest = config.learning_rate * min(1.0, total_steps / max(config.warmup_steps, 1))
     if highest < _LEAST_RATE:
         notes.append(f"the learning rate is {highest:g} at most, which changes next to nothing")

@@ -36,6 +36,7 @@ from tfmlm.training.strategy import (
     choose_precision,
     describe_devices,
     explained_worker_loss,
+    find_unused_accelerators,
     make_strategy,
     precision_policy,
 )
@@ -94,6 +95,9 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         UserError: text, tokenizer, model and configuration do not fit together.
     """
     strategy = make_strategy(config.distribute)
+    accelerators = find_unused_accelerators()
+    for note in accelerators:
+        _LOGGER.warning(note)
     _check_length(strategy, config)
     check_model(config)
     tf.keras.utils.set_random_seed(config.run.seed)
@@ -129,7 +133,7 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         validation=validation,
         blocks_per_step=blocks_per_step,
         total_steps=total_steps,
-        notes=[*of_data, *notes],
+        notes=[*accelerators, *of_data, *notes],
         unknown=unknown,
         unmasked=unmasked,
     )

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +36,11 @@ class Cluster(NamedTuple):
 
 
 def read_cluster() -> Cluster:
-    """Reads `TF_CONFIG`, in which the workers are listed under `worker`, the first of them the chief.
+    """Reads `TF_CONFIG`, in which the workers are listed under `worker`.
 
-    `TFConfigClusterResolver` reads it too and checks nothing: an index out of range, or a parameter server,
-    would be found when the workers wait for each other.
+    The first of them is the chief, unless there is a task `chief` of its own, as Vertex AI and Kubeflow have
+    it. `TFConfigClusterResolver` reads it too and checks nothing: an index out of range, or a parameter
+    server, would be found when the workers wait for each other.
 
     Raises:
         UserError: it is there and is not of that form.
@@ -48,24 +50,30 @@ def read_cluster() -> Cluster:
         return Cluster()
     try:
         config = json.loads(text)
-        workers = list(config["cluster"]["worker"])
-        if config["task"]["type"] != "worker" or set(config["cluster"]) != {"worker"}:
-            raise ValueError("a task is of another type than worker")
-        number = int(config["task"]["index"])
-        if not 0 <= number < len(workers):
-            raise ValueError(f"task {number} is none of {len(workers)} workers")
-    except (ValueError, KeyError, TypeError) as error:
+        cluster, kind = config["cluster"], config["task"]["type"]
+        if not {kind, *cluster} <= {"chief", "worker"}:
+            raise ValueError("a task is of another type than chief or worker")
+        num_chiefs, num_workers = (len(list(cluster.get(each, []))) for each in ("chief", "worker"))
+        if num_chiefs > 1:
+            raise ValueError(f"there are {num_chiefs} chiefs")
+        index, count = int(config["task"]["index"]), num_chiefs if kind == "chief" else num_workers
+        if not 0 <= index < count:
+            raise ValueError(f"task {index} is none of {count} of type {kind}")
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"TF_CONFIG cannot be used ({error}); it must be like "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
         ) from error
-    return Cluster(len(workers), number)
+    return Cluster(num_chiefs + num_workers, index if kind == "chief" else num_chiefs + index)
 
 
 # === Devices ===
 
 
 _DEVICES = Path("/dev")
+_PCI = Path("/sys/bus/pci/devices")
+_GOOGLE = "0x1ae0"
+"""PCI vendor of TPU chips; a TPU VM shows the newer ones as `/dev/vfio/N`, which others do too."""
 _CPUINFO = Path("/proc/cpuinfo")
 _FAST_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags of x86 (the first two) and Arm (the last) with bfloat16 arithmetic."""
@@ -103,7 +111,28 @@ def _choose(cluster: Cluster) -> str:
 
 def _has_local_tpu() -> bool:
     """True on a TPU VM, which shows its chips as device files."""
-    return any(_DEVICES.glob("accel[0-9]*"))
+    if any(_DEVICES.glob("accel[0-9]*")):
+        return True
+    vendors = (path.read_text().strip() for path in _PCI.glob("*/vendor"))
+    return any((_DEVICES / "vfio").glob("[0-9]*")) and _GOOGLE in vendors
+
+
+def find_unused_accelerators() -> list[str]:
+    """What is in this machine and TensorFlow cannot use, with the remedy, a sentence each."""
+    unused = []
+    has_nvidia = any(_DEVICES.glob("nvidia[0-9]*")) or (_DEVICES / "dxg").exists()  # the second is WSL's
+    if has_nvidia and not tf.config.list_physical_devices("GPU"):
+        unused.append(
+            "this machine has an NVIDIA GPU and TensorFlow finds none; install its CUDA libraries: "
+            "pip install 'tfmlm[cuda]'"
+        )
+    # A TPU is a device of TensorFlow's once it is connected; without its package it never is.
+    if _has_local_tpu() and find_spec("libtpu") is None:
+        unused.append(
+            "this machine has a TPU and TensorFlow cannot use it; put TensorFlow's package for it in the "
+            "place of the plain one: pip install --force-reinstall --no-deps tensorflow-tpu==2.20.0 libtpu"
+        )
+    return unused
 
 
 def _connect_tpu(name: str | None) -> tf.distribute.Strategy:

@@ -362,7 +362,8 @@ def _find_surplus(
     copied = [weight.read() for weight in used.values() if id(weight.variable) in embeddings]
     surplus = [name for name in surplus if not _is_copy(unused[name], copied)]
     if len(surplus) < len(unused):
-        _LOGGER.info("weights of other heads are left out: %s", ", ".join(unused.keys() - surplus))
+        others = [name for name in unused if name not in surplus]
+        _LOGGER.info("not a part of this model, and left out: %s", ", ".join(others))
     return surplus
 
 
