@@ -9,7 +9,15 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.data.tokenizers import count_ids
-from tfmlm.training.heads import ARCHITECTURES, apply_head, compute_hidden_at, compute_logits, hidden_spec
+from tfmlm.training.heads import (
+    ARCHITECTURES,
+    READS_PADDING,
+    apply_head,
+    compute_hidden_at,
+    compute_logits,
+    compute_logits_at,
+    hidden_spec,
+)
 
 
 class FillMask(tf.Module):
@@ -28,7 +36,7 @@ class FillMask(tf.Module):
         top_k: candidates for each mask, at most the words of the tokenizer.
         max_masks: masks of a text that are answered.
         group_by_length: whether texts of like length are computed together. A model whose head is not known
-            computes whole batches, for its outputs may depend on the padding.
+            computes whole batches, and one that reads the padding only texts of one length.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class FillMask(tf.Module):
     ) -> None:
         super().__init__()
         self._group_by_length = group_by_length and model.config.model_type in ARCHITECTURES
+        self._reads_padding = model.config.model_type in READS_PADDING
         self.model = model
         self.max_length = int(tokenizer.model_max_length)
         self.max_masks = max_masks
@@ -90,6 +99,8 @@ class FillMask(tf.Module):
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
         """The head's input at the rows and columns `places`, see `hidden_spec`."""
+        if self._reads_padding:
+            return compute_unpadded(self.model, input_ids, attention_mask, places)
         compute = partial(compute_hidden_at, self.model)
         if self._group_by_length:
             return compute_by_length(compute, input_ids, attention_mask, places, hidden_spec(self.model))
@@ -100,7 +111,13 @@ class FillMask(tf.Module):
         """`logits` float32 [N, L, V] at every position, for those who need them all."""
         with tf.control_dependencies(self._check(input_ids)):
             input_ids = tf.identity(input_ids)
-        logits = compute_logits(self.model, input_ids, attention_mask)
+        if self._reads_padding:
+            places = tf.cast(tf.where(attention_mask != 0), tf.int32)
+            values = compute_unpadded(self.model, input_ids, attention_mask, places)
+            shape = tf.concat([tf.shape(input_ids), [self.model.config.vocab_size]], axis=0)
+            logits = tf.ensure_shape(tf.scatter_nd(places, values, shape), [None, None, values.shape[-1]])
+        else:
+            logits = compute_logits(self.model, input_ids, attention_mask)
         return {"logits": tf.cast(logits, tf.float32)}
 
     def _check(self, input_ids: tf.Tensor) -> list[tf.Operation]:
@@ -214,8 +231,47 @@ Compute = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """From `input_ids` and `attention_mask` [n, l] and positions [p] in their flattened form to values [p, D]."""
 
 
+def compute_logits_of_padded(
+    model: TFPreTrainedModel, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
+) -> tf.Tensor:
+    """Vocabulary logits at rows and columns of rows that may be padded.
+
+    Args:
+        model: any TensorFlow masked language model.
+        input_ids: int32 [N, L].
+        attention_mask: int32 [N, L].
+        places: int32 [P, 2].
+
+    Returns:
+        [P, V] in the model's compute dtype.
+    """
+    if model.config.model_type in READS_PADDING:
+        return apply_head(model, compute_unpadded(model, input_ids, attention_mask, places))
+    indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
+    return compute_logits_at(model, input_ids, attention_mask, indices)
+
+
+def compute_unpadded(
+    model: TFPreTrainedModel, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
+) -> tf.Tensor:
+    """The head's input [P, D] at rows and columns `places`, computed in rows that have no padding."""
+    return compute_by_length(
+        partial(compute_hidden_at, model),
+        input_ids,
+        attention_mask,
+        places,
+        hidden_spec(model),
+        most_padding=0,
+    )
+
+
 def compute_by_length(
-    compute: Compute, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor, spec: tf.TensorSpec
+    compute: Compute,
+    input_ids: tf.Tensor,
+    attention_mask: tf.Tensor,
+    places: tf.Tensor,
+    spec: tf.TensorSpec,
+    most_padding: int = MOST_PADDING,
 ) -> tf.Tensor:
     """Calls `compute` on groups of rows of like length; a row without a place costs nothing.
 
@@ -225,6 +281,7 @@ def compute_by_length(
         attention_mask: int32 [N, L]; what follows the last that is not 0 in a row is left out.
         places: int32 [P, 2], rows and columns whose values are wanted.
         spec: [None, D] and the dtype of what `compute` returns.
+        most_padding: tokens of padding that a group may have in all.
 
     Returns:
         [P, D], the values at the places.
@@ -236,7 +293,7 @@ def compute_by_length(
     order = tf.gather(wanted, tf.argsort(tf.gather(lengths, wanted), direction="DESCENDING"))
 
     def add_group(start: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        group = _take_group(order, lengths, start)
+        group = _take_group(order, lengths, start, most_padding)
         longest = lengths[group[0]]
         # Where in the group a row is, counted from 1; 0 if it is not in it.
         rank = tf.scatter_nd(group[:, tf.newaxis], 1 + tf.range(tf.size(group)), tf.shape(lengths))
@@ -258,8 +315,10 @@ def compute_by_length(
     return values
 
 
-def _take_group(order: tf.Tensor, lengths: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """The rows from `start` on that together need no more than `MOST_PADDING`."""
+def _take_group(
+    order: tf.Tensor, lengths: tf.Tensor, start: tf.Tensor, most_padding: int = MOST_PADDING
+) -> tf.Tensor:
+    """The rows from `start` on that together need no more than `most_padding`."""
     rest = order[start:]
     missing = lengths[rest[0]] - tf.gather(lengths, rest)
-    return tf.boolean_mask(rest, tf.cumsum(missing) <= MOST_PADDING)
+    return tf.boolean_mask(rest, tf.cumsum(missing) <= most_padding)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
+from tfmlm.export.fill_mask import compute_logits_of_padded
 from tfmlm.inference.loading import find_export, load_run_or_model
 from tfmlm.inference.texts import GivenText, check_finite, check_length, take_batches
 from tfmlm.results import to_perplexity
-from tfmlm.training.heads import compute_logits_at
 
 _TEXTS_A_CHUNK = 256
 """Texts whose masked copies are sorted together: more would pad less, and keep the first score waiting."""
@@ -133,9 +133,8 @@ def make_scorer(model: TFPreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
     def compute(
         input_ids: tf.Tensor, attention_mask: tf.Tensor, positions: tf.Tensor, tokens: tf.Tensor
     ) -> tf.Tensor:
-        num_copies, length = tf.unstack(tf.shape(input_ids))
-        indices = tf.range(num_copies) * length + positions
-        logits = compute_logits_at(model, input_ids, attention_mask, indices)
+        places = tf.stack([tf.range(tf.size(positions)), positions], axis=1)
+        logits = compute_logits_of_padded(model, input_ids, attention_mask, places)
         return -tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, tf.cast(logits, tf.float32))
 
     return Scorer(compute, tokenizer)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
-from tfmlm.export.fill_mask import spread_over_masks
-from tfmlm.training.heads import compute_logits_at
+from tfmlm.export.fill_mask import compute_logits_of_padded, spread_over_masks
 
 Score = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """From `input_ids` and `attention_mask` int32 [N, L] and P positions in the flattened [N * L], int32 in
@@ -63,7 +62,9 @@ def score_by_model(model: TFPreTrainedModel, targets: Targets) -> Score:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        logits = compute_logits_at(model, input_ids, attention_mask, indices)
+        length = tf.shape(input_ids)[1]
+        places = tf.stack([indices // length, indices % length], axis=1)
+        logits = compute_logits_of_padded(model, input_ids, attention_mask, places)
         return tf.gather(tf.nn.softmax(tf.cast(logits, tf.float32)), targets.token_ids, axis=1)
 
     return score  # type: ignore[no-any-return]

@@ -31,6 +31,10 @@ _HEADS: dict[str, Callable[[TFPreTrainedModel, tf.Tensor], tf.Tensor]] = {
 ARCHITECTURES = tuple(sorted(_HEADS))
 """The `model_type`s whose head can be applied to chosen positions."""
 
+READS_PADDING = ("convbert", "mobilebert")
+"""Those whose words see what lies behind the text whatever the attention mask says: a convolution reads it, or
+the embedding of the next token. Their texts must not be padded to be answered as they were trained."""
+
 BRANCHING = ("deberta", "deberta-v2", "longformer")
 """Those with branches that hang on a tensor, which AutoGraph has to rewrite."""
 
