@@ -19,7 +19,7 @@ from tfmlm.training.model_folder import save_model_folder
 TEXTS = [
     "[MASK].",
     "Return the [MASK].",
-    "Load the default [MASK] of the given file, if it [MASK].",
+    "Load the [MASK] of the given file, if it [MASK].",
     "a [MASK].",
 ]
 

@@ -32,8 +32,8 @@ ARCHITECTURES = tuple(sorted(_HEADS))
 """The `model_type`s whose head can be applied to chosen positions."""
 
 READS_PADDING = ("convbert", "mobilebert")
-"""Those whose words see what lies behind the text whatever the attention mask says: a convolution reads it, or
-the embedding of the next token. Their texts must not be padded to be answered as they were trained."""
+"""Those whose words see what lies behind the text, whatever the attention mask says: by a convolution, or by
+the embedding of the next token. To be answered as they were trained, their texts must not be padded."""
 
 BRANCHING = ("deberta", "deberta-v2", "longformer")
 """Those with branches that hang on a tensor, which AutoGraph has to rewrite."""
