@@ -380,14 +380,10 @@ class StreamedBlocks:
 
     def count_unknown(self) -> TokenCounts:
         """Of as many texts as are held out at most."""
+        counts = np.zeros(len(TokenCounts._fields), np.int64)
         texts = self._texts.take(HELD_OUT_OF_A_STREAM)
-        counts = np.zeros(2, np.int64)
-        try:
-            for columns in pack_texts(texts, self._tokenizer, self._format):
-                counts += [int(columns[name].sum()) for name in TokenCounts._fields]
-        except UserError as error:
-            self._failure = error
-            raise
+        for columns in pack_texts(texts, self._tokenizer, self._format):
+            counts += [int(columns[name].sum()) for name in TokenCounts._fields]
         return TokenCounts(*counts.tolist())
 
     def explain(self, error: Exception) -> UserError | None:

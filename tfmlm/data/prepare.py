@@ -103,7 +103,8 @@ _MOST_UNKNOWN = 0.5
 def measure_unknown(data: PreparedData) -> float:
     """Share of the text's tokens that the tokenizer does not know; of a stream, of what is held out."""
     is_stream = data.train.num_blocks is None
-    return share_unknown(blocks.count_unknown() for blocks in (data.train, data.validation)[is_stream:])
+    counted = [data.validation] if is_stream else [data.train, data.validation]
+    return share_unknown(blocks.count_unknown() for blocks in counted)
 
 
 def share_unknown(counts: Iterable[TokenCounts]) -> float:

@@ -9,13 +9,13 @@ import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.data.tokenizers import count_ids
+from tfmlm.graph_tokenizer.tokenizer import read_template
 from tfmlm.training.heads import (
     ARCHITECTURES,
     READS_PADDING,
     apply_head,
     compute_hidden_at,
     compute_logits,
-    compute_logits_at,
     hidden_spec,
 )
 
@@ -48,8 +48,7 @@ class FillMask(tf.Module):
         group_by_length: bool,
     ) -> None:
         super().__init__()
-        self._group_by_length = group_by_length and model.config.model_type in ARCHITECTURES
-        self._reads_padding = model.config.model_type in READS_PADDING
+        self._most_padding = choose_most_padding(model, group_by_length)
         self.model = model
         self.max_length = int(tokenizer.model_max_length)
         self.max_masks = max_masks
@@ -99,21 +98,15 @@ class FillMask(tf.Module):
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
         """The head's input at the rows and columns `places`, see `hidden_spec`."""
-        if self._reads_padding:
-            return compute_unpadded(self.model, input_ids, attention_mask, places)
-        compute = partial(compute_hidden_at, self.model)
-        if self._group_by_length:
-            return compute_by_length(compute, input_ids, attention_mask, places, hidden_spec(self.model))
-        indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
-        return compute(input_ids, attention_mask, indices)
+        return compute_hidden_of_padded(self.model, input_ids, attention_mask, places, self._most_padding)
 
     def compute_logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """`logits` float32 [N, L, V] at every position, for those who need them all."""
         with tf.control_dependencies(self._check(input_ids)):
             input_ids = tf.identity(input_ids)
-        if self._reads_padding:
+        if self._most_padding == 0:
             places = tf.cast(tf.where(attention_mask != 0), tf.int32)
-            values = compute_unpadded(self.model, input_ids, attention_mask, places)
+            values = compute_logits_of_padded(self.model, input_ids, attention_mask, places)
             shape = tf.concat([tf.shape(input_ids), [self.model.config.vocab_size]], axis=0)
             logits = tf.ensure_shape(tf.scatter_nd(places, values, shape), [None, None, values.shape[-1]])
         else:
@@ -144,8 +137,8 @@ class FillMask(tf.Module):
 
 def _find_first_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """See `FillMask.first_token_id`; a token that ends texts too cannot tell a server's padding either."""
-    ids = tokenizer(tokenizer.mask_token)["input_ids"]
-    return int(ids[0]) if ids[0] not in ids[ids.index(tokenizer.mask_token_id) :] else None
+    prefix, suffix = read_template(tokenizer)
+    return prefix[0] if prefix and prefix[0] not in suffix else None
 
 
 def spread_over_masks(
@@ -231,10 +224,17 @@ Compute = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """From `input_ids` and `attention_mask` [n, l] and positions [p] in their flattened form to values [p, D]."""
 
 
+def choose_most_padding(model: TFPreTrainedModel, group_by_length: bool) -> int | None:
+    """Tokens of padding that rows of a model may have together; None computes them as one batch."""
+    if model.config.model_type in READS_PADDING:
+        return 0
+    return MOST_PADDING if group_by_length and model.config.model_type in ARCHITECTURES else None
+
+
 def compute_logits_of_padded(
     model: TFPreTrainedModel, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
 ) -> tf.Tensor:
-    """Vocabulary logits at rows and columns of rows that may be padded.
+    """Vocabulary logits at rows and columns of rows that may be padded, as one batch where that is right.
 
     Args:
         model: any TensorFlow masked language model.
@@ -245,24 +245,23 @@ def compute_logits_of_padded(
     Returns:
         [P, V] in the model's compute dtype.
     """
-    if model.config.model_type in READS_PADDING:
-        return apply_head(model, compute_unpadded(model, input_ids, attention_mask, places))
-    indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
-    return compute_logits_at(model, input_ids, attention_mask, indices)
+    most_padding = choose_most_padding(model, group_by_length=False)
+    return apply_head(model, compute_hidden_of_padded(model, input_ids, attention_mask, places, most_padding))
 
 
-def compute_unpadded(
-    model: TFPreTrainedModel, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
+def compute_hidden_of_padded(
+    model: TFPreTrainedModel,
+    input_ids: tf.Tensor,
+    attention_mask: tf.Tensor,
+    places: tf.Tensor,
+    most_padding: int | None,
 ) -> tf.Tensor:
-    """The head's input [P, D] at rows and columns `places`, computed in rows that have no padding."""
-    return compute_by_length(
-        partial(compute_hidden_at, model),
-        input_ids,
-        attention_mask,
-        places,
-        hidden_spec(model),
-        most_padding=0,
-    )
+    """The head's input [P, D], see `hidden_spec`; arguments as of the two functions above."""
+    compute = partial(compute_hidden_at, model)
+    if most_padding is not None:
+        return compute_by_length(compute, input_ids, attention_mask, places, hidden_spec(model), most_padding)
+    indices = places[:, 0] * tf.shape(input_ids)[1] + places[:, 1]
+    return compute(input_ids, attention_mask, indices)
 
 
 def compute_by_length(
@@ -315,9 +314,7 @@ def compute_by_length(
     return values
 
 
-def _take_group(
-    order: tf.Tensor, lengths: tf.Tensor, start: tf.Tensor, most_padding: int = MOST_PADDING
-) -> tf.Tensor:
+def _take_group(order: tf.Tensor, lengths: tf.Tensor, start: tf.Tensor, most_padding: int) -> tf.Tensor:
     """The rows from `start` on that together need no more than `most_padding`."""
     rest = order[start:]
     missing = lengths[rest[0]] - tf.gather(lengths, rest)

@@ -52,7 +52,7 @@ class GraphTokenizer(tf.Module):
         self._raw_tokens = SpecialTokens(raw)
         self._normalized_tokens = SpecialTokens(normalized) if normalized else None
         self._model = _MODELS[kind](backend)
-        self.prefix, self.suffix = _read_template(tokenizer)
+        self.prefix, self.suffix = read_template(tokenizer)
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Token ids int32 [N, None] of texts, string [N], without prefix and suffix."""
@@ -101,8 +101,8 @@ def _find_firsts(segments: tf.RaggedTensor) -> tf.Tensor:
     return tf.range(tf.size(segments.flat_values)) == starts
 
 
-def _read_template(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Ids before and behind the tokens of a text."""
+def read_template(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Ids that a tokenizer puts before and behind the tokens of a text."""
     word = str(tokenizer.mask_token)
     ids = tokenizer(word)["input_ids"]
     place = ids.index(tokenizer.mask_token_id)

@@ -15,8 +15,8 @@ from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import compute_logits_of_padded, spread_over_masks
 
 Score = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""From `input_ids` and `attention_mask` int32 [N, L] and P positions in the flattened [N * L], int32 in
-order, to the probabilities of T targets there, float32 [P, T]."""
+"""From `input_ids` and `attention_mask` int32 [N, L] and rows and columns of P places in order, int32 [P, 2],
+to the probabilities of T targets there, float32 [P, T]."""
 
 
 class Targets(NamedTuple):
@@ -61,9 +61,7 @@ def score_by_model(model: TFPreTrainedModel, targets: Targets) -> Score:
     """Scores with a model, whose logits are computed at the masks only."""
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        length = tf.shape(input_ids)[1]
-        places = tf.stack([indices // length, indices % length], axis=1)
+    def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         logits = compute_logits_of_padded(model, input_ids, attention_mask, places)
         return tf.gather(tf.nn.softmax(tf.cast(logits, tf.float32)), targets.token_ids, axis=1)
 
@@ -77,11 +75,10 @@ def score_by_export(logits: Callable[..., dict[str, tf.Tensor]], targets: Target
     tokens would be 2 GB.
     """
 
-    def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        num_texts, length = input_ids.shape
+    def score(input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         parts = []
-        for row in range(num_texts):
-            positions = tf.boolean_mask(indices, indices // length == row) % length
+        for row in range(len(input_ids)):
+            positions = tf.boolean_mask(places[:, 1], places[:, 0] == row)
             one = slice(row, row + 1)
             everywhere = logits(input_ids=input_ids[one], attention_mask=attention_mask[one])["logits"][0]
             probabilities = tf.nn.softmax(tf.gather(everywhere, positions))
@@ -115,16 +112,15 @@ class TargetFill:
         Returns:
             As `FillMask.fill`, for all masks; probabilities are those among all words of the vocabulary.
         """
-        num_texts, length = input_ids.shape
         is_mask = (input_ids == self.tokenizer.mask_token_id) & (attention_mask != 0)
         rows, columns = np.nonzero(is_mask)
-        indices = tf.constant(rows * length + columns, tf.int32)
-        scores = self.score(tf.constant(input_ids), tf.constant(attention_mask), indices).numpy()
+        places = tf.constant(np.stack([rows, columns], axis=1), tf.int32)
+        scores = self.score(tf.constant(input_ids), tf.constant(attention_mask), places).numpy()
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
         words = [self.tokenizer.decode([token_id]) for token_id in self.targets.token_ids]
         ranks = (np.cumsum(is_mask, axis=1) - 1)[rows, columns]
         outputs = spread_over_masks(
-            tf.constant(num_texts),
+            tf.constant(len(input_ids)),
             tf.constant(np.stack([rows, ranks], axis=1), tf.int32),
             token_ids=tf.gather(tf.constant(self.targets.token_ids, tf.int32), best),
             tokens=tf.gather(tf.constant(words), best),

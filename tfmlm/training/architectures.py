@@ -37,21 +37,19 @@ FURTHER_FIELDS = {
 
 
 class _Field(NamedTuple):
-    """A field that one of the frameworks ignores or cannot compute with, unless it has this value.
+    """A field that one of the frameworks ignores or cannot compute with, unless it has one of these values.
 
     Attributes:
         name: of the field.
-        value: the one that both compute with.
+        values: those that both compute with; the first is that of a configuration without the field.
         reason: why no other.
         model_types: whose configurations this is about.
-        also: another value that both compute with.
     """
 
     name: str
-    value: object
+    values: tuple[object, ...]
     reason: str
     model_types: tuple[str, ...] = SUPPORTED
-    also: object = None
 
 
 _ALWAYS_TIED = "a TensorFlow model always takes its input embeddings for the output"
@@ -62,35 +60,33 @@ _DEBERTA = ("deberta", "deberta-v2")
 _XLM = ("flaubert", "xlm")
 
 _FIELDS = (
-    _Field("tie_word_embeddings", True, _ALWAYS_TIED, tuple(set(SUPPORTED) - {"rembert"})),
-    _Field("tie_word_embeddings", False, _NEVER_TIED, ("rembert",)),
-    _Field("is_decoder", False, _SEES_ONE_SIDE),
+    _Field("tie_word_embeddings", (True,), _ALWAYS_TIED, tuple(set(SUPPORTED) - {"rembert"})),
+    _Field("tie_word_embeddings", (False,), _NEVER_TIED, ("rembert",)),
+    _Field("is_decoder", (False,), _SEES_ONE_SIDE),
     _Field(
         "position_embedding_type",
-        "absolute",
+        ("absolute",),
         "TensorFlow has absolute positions only",
         tuple(set(SUPPORTED) - {"esm"}),
     ),
-    _Field(
-        "position_embedding_type", "absolute", "TensorFlow has no such positions", ("esm",), also="rotary"
-    ),
-    _Field("is_folding_model", False, "it has a head of another kind", ("esm",)),
-    _Field("talking_head", False, "TensorFlow cannot build it", ("deberta",)),
-    _Field("inner_group_num", 1, "TensorFlow cannot compute with more", ("albert",)),
-    _Field("conv_groups", 1, "TensorFlow always has one", ("deberta-v2",)),
-    _Field("pruned_heads", {}, "TensorFlow keeps all heads"),
-    _Field("quantization_config", None, "TensorFlow reads no quantized weights"),
-    _Field("relative_attention_num_buckets", 32, "PyTorch always has 32", ("mpnet",)),
-    _Field("legacy", True, "TensorFlow has the older head only", _DEBERTA),
-    _Field("causal", False, _SEES_ONE_SIDE, _XLM),
-    _Field("is_encoder", True, _SEES_ONE_SIDE, _XLM),
-    _Field("asm", False, "TensorFlow has no adaptive softmax", _XLM),
-    _Field("head_ratio", 2, "TensorFlow cannot compute with another", ("convbert",)),
-    _Field("key_query_shared_bottleneck", True, "TensorFlow cannot compute without", ("mobilebert",)),
-    _Field("normalization_type", "no_norm", "PyTorch's has another epsilon", ("mobilebert",)),
-    _Field("pre_norm", False, "PyTorch cannot compute with it", ("flaubert",)),
-    _Field("layerdrop", 0, "TensorFlow leaves out the same layers in every step", ("flaubert",)),
-    _Field("sinusoidal_embeddings", False, "TensorFlow has learned positions only", _XLM),
+    _Field("position_embedding_type", ("absolute", "rotary"), "TensorFlow has no such positions", ("esm",)),
+    _Field("is_folding_model", (False,), "it has a head of another kind", ("esm",)),
+    _Field("talking_head", (False,), "TensorFlow cannot build it", ("deberta",)),
+    _Field("inner_group_num", (1,), "TensorFlow cannot compute with more", ("albert",)),
+    _Field("conv_groups", (1,), "TensorFlow always has one", ("deberta-v2",)),
+    _Field("pruned_heads", ({},), "TensorFlow keeps all heads"),
+    _Field("quantization_config", (None,), "TensorFlow reads no quantized weights"),
+    _Field("relative_attention_num_buckets", (32,), "PyTorch always has 32", ("mpnet",)),
+    _Field("legacy", (True,), "TensorFlow has the older head only", _DEBERTA),
+    _Field("causal", (False,), _SEES_ONE_SIDE, _XLM),
+    _Field("is_encoder", (True,), _SEES_ONE_SIDE, _XLM),
+    _Field("asm", (False,), "TensorFlow has no adaptive softmax", _XLM),
+    _Field("head_ratio", (2,), "TensorFlow cannot compute with another", ("convbert",)),
+    _Field("key_query_shared_bottleneck", (True,), "TensorFlow cannot compute without", ("mobilebert",)),
+    _Field("normalization_type", ("no_norm",), "PyTorch's has another epsilon", ("mobilebert",)),
+    _Field("pre_norm", (False,), "PyTorch cannot compute with it", ("flaubert",)),
+    _Field("layerdrop", (0,), "TensorFlow leaves out the same layers in every step", ("flaubert",)),
+    _Field("sinusoidal_embeddings", (False,), "TensorFlow has learned positions only", _XLM),
 )
 
 
@@ -107,11 +103,11 @@ def check_architecture(model_config: PretrainedConfig) -> None:
             f"model type {model_type!r} is not supported: {fault}; use one of {', '.join(SUPPORTED)}"
         )
     for field in _FIELDS:
-        value = getattr(model_config, field.name, field.value)
-        if model_type in field.model_types and value not in _list_allowed(field):
+        value = getattr(model_config, field.name, field.values[0])
+        if model_type in field.model_types and value not in field.values:
             raise UserError(
                 f"model.config.{field.name} is {json.dumps(value, default=str)}, and {field.reason}; "
-                f"use a {model_type} in which it is {' or '.join(map(json.dumps, _list_allowed(field)))}"
+                f"use a {model_type} in which it is {' or '.join(map(json.dumps, field.values))}"
             )
     for name, value in model_config.to_dict().items():
         is_rate = "dropout" in name and type(value) in (int, float)  # `token_dropout` is a switch
@@ -122,10 +118,6 @@ def check_architecture(model_config: PretrainedConfig) -> None:
             "model.config.num_attention_heads is 1, and TensorFlow crashes where deberta has relative "
             "positions and one head; use more"
         )
-
-
-def _list_allowed(field: _Field) -> list[object]:
-    return [field.value] + ([field.also] if field.also is not None else [])
 
 
 def build_model(model_config: PretrainedConfig) -> TFPreTrainedModel:

@@ -321,7 +321,11 @@ _NOTED_OTHER_WORDS = 0.01
 
 def describe_other_tokenizer(config: Config, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """A note if a pretrained model is trained under a tokenizer whose ids mean other words than its own."""
-    if not config.model.name_or_path:
+    is_own = not config.tokenizer.train_vocab_size and config.tokenizer.name_or_path in (
+        None,
+        config.model.name_or_path,
+    )
+    if is_own or not config.model.name_or_path:
         return []
     try:
         own = load_tokenizer(resolve_name_or_path(config.model.name_or_path, "model.name_or_path"))

@@ -95,9 +95,7 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         UserError: text, tokenizer, model and configuration do not fit together.
     """
     strategy = make_strategy(config.distribute)
-    accelerators = find_unused_accelerators()
-    for note in accelerators:
-        _LOGGER.warning(note)
+    accelerators = _say(find_unused_accelerators())
     _check_length(strategy, config)
     check_model(config)
     tf.keras.utils.set_random_seed(config.run.seed)
@@ -118,12 +116,12 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     validation = make_evaluation_batches(data.validation, collator, global_batch_size)
     with explained_errors(data):
         unknown, unmasked = measure_unknown(data), _measure_unmasked(validation)
-    of_data = [
-        *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
-        *_describe_unmasked(unmasked),
-    ]
-    for note in of_data:
-        _LOGGER.warning(note)
+    of_data = _say(
+        [
+            *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
+            *_describe_unmasked(unmasked),
+        ]
+    )
     model, notes = _compile_model(config, data, strategy, total_steps, is_to_answer)
     _LOGGER.info("%d steps of %d blocks", total_steps, blocks_per_step)
     return Setup(
@@ -164,13 +162,12 @@ def _compile_model(
                 f"the weights hold {len(diagnosis.unused)} tensors for which the model has no place: "
                 f"{list_some(diagnosis.unused)}"
             )
-        odd = [
-            *describe_other_tokenizer(config, data.tokenizer),
-            *describe_rates(config.optimizer, total_steps, pretrained.trainable_variables),
-        ]
-        for note in odd:
-            _LOGGER.warning(note)
-        notes += odd
+        notes += _say(
+            [
+                *describe_other_tokenizer(config, data.tokenizer),
+                *describe_rates(config.optimizer, total_steps, pretrained.trainable_variables),
+            ]
+        )
         if config.train.logits == "masked" and pretrained.config.model_type not in ARCHITECTURES:
             notes.append(f"{pretrained.config.model_type}: logits are computed at every position")
         model = MaskedLanguageModel(pretrained, config)
@@ -187,6 +184,13 @@ def _compile_model(
         describe_devices(strategy),
     )
     return model, notes
+
+
+def _say(notes: list[str]) -> list[str]:
+    """The notes, which are said before the minutes of training, and not only at its end."""
+    for note in notes:
+        _LOGGER.warning(note)
+    return notes
 
 
 def _measure_unmasked(validation: tf.data.Dataset) -> float:
