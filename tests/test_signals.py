@@ -83,7 +83,7 @@ def test_sigterm_after_the_last_step_was_looked_at_is_heeded(
     config = make_config(tmp_path, text_file, max_steps=2, checkpoint_every_steps=50)
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "make_callbacks", make)
-        with pytest.raises(PreemptedError, match="told to end at step 2, which was saved"):
+        with pytest.raises(PreemptedError, match="told to end amid an evaluation"):
             run(config)
     assert run(config).result.steps == 2
 

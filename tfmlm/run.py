@@ -27,13 +27,15 @@ from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.results import Evaluation, Result, Samples
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, load_trained, open_run_folder
+from tfmlm.signals import ending_when_told
 from tfmlm.training.architectures import max_block_size
 from tfmlm.training.checkpoint import list_checkpoints
+from tfmlm.training.cluster import read_cluster, telling_how_it_ends, wait_for_chief
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import plot_metrics
 from tfmlm.training.setup import Setup, set_up
-from tfmlm.training.strategy import describe_devices, read_cluster
+from tfmlm.training.strategy import describe_devices
 from tfmlm.training.train import Trained, train
 
 _SAMPLE_TOP_K = 5
@@ -64,12 +66,17 @@ def run(config: Config) -> FinishedRun | None:
 
     Raises:
         UserError: something in the configuration, the data or the run folder is wrong.
-        PreemptedError: the process was told to end; the first worker has saved the step.
+        PreemptedError: this process or another worker was told to end.
         WorkerLostError: another worker of the run is gone.
     """
-    if not read_cluster().is_chief:
+    with ending_when_told(), telling_how_it_ends():
+        if read_cluster().is_chief:
+            return _run_as_chief(config)
         _train_beside_chief(config)
         return None
+
+
+def _run_as_chief(config: Config) -> FinishedRun:
     with holding_run_folder(config.run_dir):
         pull_run(config)
         folder = open_run_folder(config)
@@ -142,11 +149,12 @@ def _push(config: Config, folder: RunFolder) -> str | None:
 
 
 def _train_beside_chief(config: Config) -> None:
-    """Takes part in the training of a finished or unfinished run, and leaves nothing."""
+    """Takes part in the training of a run that is not finished, and leaves nothing."""
     if RunFolder(config.run_dir).read_result():
         return
     with tempfile.TemporaryDirectory() as scratch:
         train(config, RunFolder(Path(scratch), chief_path=config.run_dir), set_up(config))
+        wait_for_chief()
 
 
 # === Sample texts ===

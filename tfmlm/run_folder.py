@@ -65,11 +65,6 @@ class RunFolder:
         return self.path / "logs"
 
     @property
-    def chief_logs_dir(self) -> Path:
-        """The chief's logs, which all workers may read."""
-        return (self.chief_path or self.path) / "logs"
-
-    @property
     def samples_file(self) -> Path:
         """The samples that were filled in before training, for a run that is interrupted."""
         return self.logs_dir / "samples_before.json"

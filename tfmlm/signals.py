@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tfmlm.errors import PreemptedError
+
 
 class StopFlag:
     """A request to stop.
@@ -31,6 +33,35 @@ def noting_stop_signals(*numbers: signal.Signals) -> Iterator[StopFlag]:
 
     with handling_signals(note, *numbers):
         yield flag
+
+
+@contextmanager
+def ending_when_told() -> Iterator[None]:
+    """Lets SIGTERM end the block as Ctrl-C would, wherever it comes, instead of the process as it is.
+
+    Raises:
+        PreemptedError: it came.
+    """
+    flag = StopFlag()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if flag.stop_requested:  # another one must not interrupt the tidying up
+            return
+        flag.stop_requested = True
+        raise PreemptedError("told to end; the same command goes on from what is saved")
+
+    with handling_signals(end, signal.SIGTERM):
+        yield
+
+
+def renew_handlers(*numbers: signal.Signals) -> None:
+    """Puts Python's own handlers back where a library has taken a signal for itself, past Python."""
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 @contextmanager

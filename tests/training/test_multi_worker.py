@@ -28,7 +28,7 @@ from tfmlm.cli.main import main
 from tfmlm.config import Config, DistributeConfig
 from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
-from tfmlm.training.strategy import Cluster, read_cluster
+from tfmlm.training.cluster import Cluster, read_cluster
 
 NUM_WORKERS = 2
 

@@ -93,13 +93,18 @@ def differing_keys(first: Config, second: Config) -> list[str]:
 
     Where the run folder lies and what is pushed may change from one part of a run to the next.
     """
-    return [
-        f"{name}.{key.name}"
-        for name, section in _SECTIONS.items()
-        for key in fields(section)
-        if name != "hub" and f"{name}.{key.name}" != "run.output_dir"
-        if getattr(getattr(first, name), key.name) != getattr(getattr(second, name), key.name)
-    ]
+    others = list_settings(second)
+    return [key for key, value in list_settings(first).items() if value != others[key]]
+
+
+def list_settings(config: Config) -> dict[str, Any]:
+    """The keys `section.key` that change what a run leaves behind, with their values."""
+    return {
+        f"{section}.{key}": value
+        for section, values in asdict(config).items()
+        for key, value in values.items()
+        if section != "hub" and f"{section}.{key}" not in ("run.output_dir", "distribute.wait_seconds")
+    }
 
 
 def _read_yaml(path: Path) -> DictConfig:

@@ -239,6 +239,12 @@ class DistributeConfig:
     tpu: str | None = _key(
         None, "name or address of the TPU; that of this machine or of `TPU_NAME` when empty."
     )
+    wait_seconds: float = _key(
+        1800.0,
+        "seconds that a worker of `TF_CONFIG` waits for the others to start, and to get as far; then exit "
+        "code 75.",
+        POSITIVE,
+    )
 
 
 @dataclass(frozen=True)

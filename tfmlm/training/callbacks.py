@@ -1,10 +1,11 @@
-"""Keras callbacks of a run besides its log: checkpoints, evaluations, the time budget."""
+"""Keras callbacks of a run besides its log: stopping, checkpoints, evaluations, the time budget."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -48,45 +49,77 @@ class StopWhenNotFinite(tf.keras.callbacks.Callback):
                 )
 
 
+class StopTogether(tf.keras.callbacks.Callback):
+    """Lets all workers stop at the same step, whichever of them was told to.
+
+    A worker's own request goes into the sums of the next step or batch, and what counts is the sum: every
+    worker reads the same. A worker that stopped by itself would leave the others waiting for it.
+
+    Attributes:
+        is_agreed: a sum has told of a request.
+    """
+
+    def __init__(self, told_to_end: StopFlag) -> None:
+        super().__init__()
+        self._told_to_end = told_to_end
+        self.is_agreed = False
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Puts the request where the step reads it."""
+        if self._told_to_end.stop_requested:
+            self.model.stop_requests.assign(1)
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Puts the request where the batch reads it."""
+        self.on_train_batch_begin(batch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reads the sum; the checkpoint is saved by the callback after."""
+        self.is_agreed |= float((logs or {})["stop_requests"]) > 0
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Gives an evaluation up, which may take longer than the time that is left; it is done again."""
+        self.on_train_batch_end(batch, logs)
+        if self.is_agreed:
+            raise PreemptedError(
+                "told to end amid an evaluation; the same command goes on from what is saved"
+            )
+
+
 class SaveCheckpoints(tf.keras.callbacks.Callback):
-    """Saves the training state every so many steps, and when the process is told to end."""
+    """Saves the training state every so many steps, after the last one, and when it is to stop."""
 
     def __init__(
-        self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int, told_to_end: StopFlag
+        self, checkpoint: TrainingCheckpoint, log: RunLog, every_steps: int, stopping: StopTogether
     ) -> None:
         super().__init__()
         self._checkpoint = checkpoint
         self._log = log
         self._is_due = make_due_check(every_steps)
-        self._told_to_end = told_to_end
-        self._last_step = log.step
+        self._stopping = stopping
+        self._last_step = self._saved_step = log.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves when the step is due."""
         is_due = self._is_due(self._last_step, self._log.step)
         self._last_step = self._log.step
-        if self._told_to_end.stop_requested:
-            self._save_and_end()
-        elif is_due:
-            self._checkpoint.save(self._log.seconds)
+        if is_due or self._stopping.is_agreed:
+            self._save()
+        if self._stopping.is_agreed:
+            saved = "" if self._checkpoint.is_writer else " by the first worker"
+            raise PreemptedError(
+                f"told to end at step {self._log.step}, which was saved{saved}; "
+                "the same command goes on from there"
+            )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Heeds what came after the last step was looked at."""
-        if self._told_to_end.stop_requested:
-            self._save_and_end()
+        """Saves the last step: evaluating and exporting it may fail, and can then be done again."""
+        if self._saved_step != self._log.step:
+            self._save()
 
-    def _save_and_end(self) -> None:
-        told = f"told to end at step {self._log.step}"
-        if self._checkpoint.is_writer:
-            self._checkpoint.save(self._log.seconds)
-            raise PreemptedError(f"{told}, which was saved; the same command goes on from there")
-        newest = self._checkpoint.newest
-        last = (
-            f"goes on from the last checkpoint, {newest}" if newest else "begins anew: no step is saved yet"
-        )
-        raise PreemptedError(
-            f"{told}, which was not saved, for only the first worker saves; the same command {last}"
-        )
+    def _save(self) -> None:
+        self._checkpoint.save(self._log.seconds)
+        self._saved_step = self._log.step
 
 
 class KeepTimeBudget(tf.keras.callbacks.Callback):
@@ -121,11 +154,11 @@ def make_callbacks(
     checkpoint: TrainingCheckpoint,
     log: RunLog,
     evaluating: EvaluateAndChoose,
-    told_to_end: StopFlag,
+    stopping: StopTogether,
 ) -> list[tf.keras.callbacks.Callback]:
     """The callbacks of a run, in the order in which they act on a step: the log first, checkpoints late."""
     schedule = model.optimizer.learning_rate
-    callbacks = [log]
+    callbacks = [stopping, log]
     if config.train.max_seconds:
         callbacks.append(KeepTimeBudget(schedule, log, config.train.max_seconds))
     checked = ("loss",) if config.train.precision == "float16" else ("loss", "gradient_norm")
@@ -133,7 +166,7 @@ def make_callbacks(
         *callbacks,
         StopWhenNotFinite(checkpoint, log, checked),
         evaluating,
-        SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps, told_to_end),
+        SaveCheckpoints(checkpoint, log, config.train.checkpoint_every_steps, stopping),
     ]
 
 
@@ -160,15 +193,27 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
         self._checkpoint = checkpoint
         self._log = log
         self._patience = patience
-        self._last_step = log.step
+
+    def catch_up(self) -> None:
+        """Evaluates the step that the training goes on from, if it was to end amid that."""
+        if self._is_due(int(self._checkpoint.evaluated_step), self._log.step):
+            self._evaluate_and_choose()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates when the step is due; the time of it is not training's."""
-        is_due = self._is_due(self._last_step, self._log.step)
-        self._last_step = self._log.step
-        if not is_due:
+        if not self._is_due(int(self._checkpoint.evaluated_step), self._log.step):
             return
+        with suppress(
+            PreemptedError
+        ):  # the step is saved next, and its evaluation is done when the run goes on
+            self._evaluate_and_choose()
+            if self._checkpoint.is_stale(self._patience):
+                self.model.stop_training = True
+            self._log.restart_clock()
+
+    def _evaluate_and_choose(self) -> None:
         evaluation = self._evaluate()
+        self._checkpoint.evaluated_step.assign(self._log.step)
         self._log.add_evaluation(evaluation)
         _LOGGER.info("perplexity at step %d: %.2f", self._log.step, evaluation.perplexity)
         if evaluation.loss < float(self._checkpoint.best_loss):
@@ -176,9 +221,6 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
             self._checkpoint.save_best(evaluation.loss)
         else:
             self._checkpoint.stale_evaluations.assign_add(1)
-        if self._checkpoint.is_stale(self._patience):
-            self.model.stop_training = True
-        self._log.restart_clock()
 
 
 def make_due_check(

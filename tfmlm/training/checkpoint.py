@@ -7,7 +7,9 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfmlm.atomic_files import begin_folder
@@ -33,22 +35,25 @@ class TrainingCheckpoint:
     a part that counts as the newest.
 
     Attributes:
+        folder: where they lie.
         is_writer: whether this process writes; of several workers only the first does.
         seconds: float64 [], seconds trained so far.
         best_loss: float64 [], the lowest evaluation loss.
         stale_evaluations: int64 [], evaluations since then.
+        evaluated_step: int64 [], the step up to which the evaluations that were due are done.
     """
 
     def __init__(
         self, model: MaskedLanguageModel, folder: Path, num_kept: int = 2, is_writer: bool = True
     ) -> None:
         self._model = model
-        self._folder = folder
+        self.folder = folder
         self._num_kept = num_kept
         self.is_writer = is_writer
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.best_loss = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
         self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._state = tf.train.Checkpoint(
             model=model.model,
             optimizer=model.optimizer,
@@ -56,6 +61,7 @@ class TrainingCheckpoint:
             seconds=self.seconds,
             best_loss=self.best_loss,
             stale_evaluations=self.stale_evaluations,
+            evaluated_step=self.evaluated_step,
         )
         self._weights = tf.train.Checkpoint(model=model.model)
 
@@ -69,29 +75,33 @@ class TrainingCheckpoint:
             UserError: there are checkpoints, and none of them can be read.
         """
         paths = self._list(_NEWEST)
-        for path in reversed(paths):
-            try:
-                self._state.read(str(path / _STATE)).assert_existing_objects_matched()
-            except _DAMAGES as error:
-                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
-            else:
-                return int(self._model.step.numpy())
+        if any(self._read(self._state, path) for path in reversed(paths)):
+            return int(self._model.step.numpy())
         if paths:
             raise UserError(
-                f"no checkpoint in {str(self._folder)!r} can be read; remove the folder to start anew"
+                f"no checkpoint in {str(self.folder)!r} can be read; remove the folder to start anew"
             )
         return 0
+
+    def restore_step(self, step: int) -> bool:
+        """Restores one checkpoint; false if it is not there or cannot be read."""
+        return self._read(self._state, self.folder / _name_checkpoint(_NEWEST, step))
+
+    def list_values(self) -> list[np.ndarray[Any, Any]]:
+        """The weights and the optimizer's slots as they are."""
+        variables = [*self._model.model.weights, *self._model.optimizer.weights]
+        return [variable.numpy() for variable in variables]
 
     def save(self, seconds: float) -> None:
         """Writes a checkpoint of the present step, and removes all but the newest ones."""
         self.seconds.assign(seconds)
-        self._write(self._state, f"{_NEWEST}-{int(self._model.step.numpy()):08d}")
+        self._write(self._state, _name_checkpoint(_NEWEST, int(self._model.step.numpy())))
         self._remove(self._list(_NEWEST)[: -self._num_kept])
 
     def save_best(self, loss: float) -> None:
         """Writes the weights of the lowest evaluation loss so far, and removes the ones before."""
         self.best_loss.assign(loss)
-        self._write(self._weights, f"{_BEST}-{int(self._model.step.numpy()):08d}")
+        self._write(self._weights, _name_checkpoint(_BEST, int(self._model.step.numpy())))
         self._remove(self._list(_BEST)[:-1])
 
     def restore_best(self) -> int | None:
@@ -102,11 +112,7 @@ class TrainingCheckpoint:
         """
         last = self._model.model.get_weights()
         for path in reversed(self._list(_BEST)):
-            try:
-                self._weights.read(str(path / _STATE)).assert_existing_objects_matched()
-            except _DAMAGES as error:
-                _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
-            else:
+            if self._read(self._weights, path):
                 return int(path.name.split("-")[1])
         self._model.model.set_weights(last)  # a damaged one may have been read in part
         return None
@@ -121,19 +127,27 @@ class TrainingCheckpoint:
         return next(iter(self._list(_NEWEST)[::-1]), None)
 
     def _list(self, kind: str) -> list[Path]:
-        return list_checkpoints(self._folder, kind)
+        return list_checkpoints(self.folder, kind)
+
+    def _read(self, state: tf.train.Checkpoint, path: Path) -> bool:
+        try:
+            state.read(str(path / _STATE)).assert_existing_objects_matched()
+        except _DAMAGES as error:
+            _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+            return False
+        return True
 
     def _write(self, state: tf.train.Checkpoint, name: str) -> None:
         if not self.is_writer:
             return
         try:
-            self._remove(self._folder.glob(".*"))  # of a process that was killed
-            with begin_folder(self._folder / name) as unfinished:
+            self._remove(self.folder.glob(".*"))  # of a process that was killed
+            with begin_folder(self.folder / name) as unfinished:
                 state.write(str(unfinished / _STATE))
         except (tf.errors.OpError, OSError) as error:
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
-                f"checkpoint {name} cannot be written to {str(self._folder)!r}: {reason_of(error)}{kept}; "
+                f"checkpoint {name} cannot be written to {str(self.folder)!r}: {reason_of(error)}{kept}; "
                 "make room, and the same command goes on from there"
             ) from error
 
@@ -144,6 +158,10 @@ class TrainingCheckpoint:
 
 
 # === Names ===
+
+
+def _name_checkpoint(kind: str, step: int) -> str:
+    return f"{kind}-{step:08d}"
 
 
 def list_checkpoints(folder: Path, kind: str) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import tensorflow as tf
@@ -14,14 +14,18 @@ from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.setup import Setup, explained_failures
 
 
-def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation:
+def evaluate(
+    model: MaskedLanguageModel,
+    batches: tf.data.Dataset,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> Evaluation:
     """Evaluates a compiled model on the batches of `make_evaluation_batches`.
 
     Raises:
         UserError: the loss is not a number, because the model's weights are none or far too large.
     """
     with _one_batch_at_once(model):
-        results = model.evaluate(batches, verbose=0, return_dict=True)
+        results = model.evaluate(batches, callbacks=[*callbacks], verbose=0, return_dict=True)
     evaluation = Evaluation(**{name: float(results[name]) for name in Evaluation._fields})
     if not math.isfinite(evaluation.loss):
         raise UserError(
@@ -31,7 +35,7 @@ def evaluate(model: MaskedLanguageModel, batches: tf.data.Dataset) -> Evaluation
     return evaluation
 
 
-def evaluate_held_out(setup: Setup) -> Evaluation:
+def evaluate_held_out(setup: Setup, callbacks: Sequence[tf.keras.callbacks.Callback] = ()) -> Evaluation:
     """Evaluates the model of a run on its held-out text.
 
     Raises:
@@ -39,7 +43,7 @@ def evaluate_held_out(setup: Setup) -> Evaluation:
         WorkerLostError: another worker of the run is gone.
     """
     with explained_failures(setup):
-        return evaluate(setup.model, setup.validation)
+        return evaluate(setup.model, setup.validation, callbacks)
 
 
 @contextmanager

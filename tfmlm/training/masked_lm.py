@@ -34,6 +34,7 @@ class MaskedLanguageModel(tf.keras.Model):
         model: the Hugging Face model, which owns the weights.
         trained_variables: those of its variables that are not frozen.
         step: int64 [], batches trained on; the optimizer's own count leaves out steps that float16 skips.
+        stop_requests: int64 [], 1 if this worker was told to end; the sum of all is among a step's figures.
         overflow: int64 [], masked tokens that have found no slot; Keras tells of several steps in one
             execution only what the last one gives, so the sum must be kept here.
     """
@@ -44,7 +45,9 @@ class MaskedLanguageModel(tf.keras.Model):
         self.trained_variables = choose_trained(model.trainable_variables, config.model)
         # Every replica counts the same, so nothing is aggregated; under XLA on several GPUs nothing could be,
         # for replicas are not merged there (tf-keras issue 385).
-        self.step, self.overflow = (tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
+        self.step, self.overflow, self.stop_requests = (
+            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(3)
+        )
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
         if (
@@ -67,11 +70,12 @@ class MaskedLanguageModel(tf.keras.Model):
         self._means = {
             name: tf.keras.metrics.Mean(name, dtype=tf.float64) for name in ("loss", "top_1", "top_5")
         }
+        self._stops = tf.keras.metrics.Sum("stop_requests")
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         """Metrics that Keras resets before each evaluation."""
-        return list(self._means.values())
+        return [*self._means.values(), self._stops]
 
     def compile(
         self,
@@ -117,10 +121,13 @@ class MaskedLanguageModel(tf.keras.Model):
         Returns:
             `loss` float32 [], the token-weighted mean over the global batch; `masked_tokens` float32 [], its
             weight; `overflow` int64 [], masked tokens that found no slot since the model was made;
-            `learning_rate` float32 []; `gradient_norm` float32 [], global and before clipping.
+            `learning_rate` float32 []; `gradient_norm` float32 [], global and before clipping;
+            `stop_requests` float32 [], more than 0 if a worker was told to end.
         """
         replicas = tf.distribute.get_replica_context()
-        weight = replicas.all_reduce("SUM", self._count_kept(batch))
+        # In one sum with what is summed anyway: all workers learn of it at the same step, for nothing.
+        kept_and_stops = [self._count_kept(batch), tf.cast(self.stop_requests, tf.float32)]
+        weight, stop_requests = tf.unstack(replicas.all_reduce("SUM", tf.stack(kept_and_stops)))
         seed = self._seed_noise(replicas.replica_id_in_sync_group)
         gradients, loss, overflow = self._accumulate(batch, weight, seed)
         gradients = replicas.all_reduce("SUM", gradients)
@@ -141,10 +148,14 @@ class MaskedLanguageModel(tf.keras.Model):
             "overflow": tf.identity(self.overflow),
             "learning_rate": learning_rate,
             "gradient_norm": norm,
+            "stop_requests": stop_requests,
         }
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """Adds one batch to the token-weighted mean loss and accuracies."""
+        """Adds one batch to the token-weighted mean loss and accuracies, and gives them.
+
+        Also `stop_requests`, as of `train_step`.
+        """
         # The last batch is filled up with rows of no token, and ESM divides by their number.
         first = tf.one_hot(0, tf.shape(batch["attention_mask"])[1], dtype=batch["attention_mask"].dtype)
         batch = batch | {"attention_mask": tf.maximum(batch["attention_mask"], first)}
@@ -157,7 +168,8 @@ class MaskedLanguageModel(tf.keras.Model):
         }
         for name, mean in self._means.items():
             mean.update_state(tf.math.divide_no_nan(sums[name], weight), sample_weight=weight)
-        return {name: mean.result() for name, mean in self._means.items()}
+        self._stops.update_state(self.stop_requests)
+        return {metric.name: metric.result() for metric in self.metrics}
 
     def _seed_noise(self, replica: tf.Tensor) -> tf.Tensor:
         """Dropout's seed of this step and replica, int64 [2]."""

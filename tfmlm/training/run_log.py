@@ -84,7 +84,7 @@ class RunLog(tf.keras.callbacks.Callback):
         self.seconds += elapsed
         if not is_first:
             self.step_seconds.append(elapsed / num_steps)
-        row = {name: float(value) for name, value in (logs or {}).items()}
+        row = {name: float(value) for name, value in (logs or {}).items() if name in _FIELDS}
         self._model_overflow, row["overflow"] = row["overflow"], row["overflow"] - self._model_overflow
         self.overflow += int(row["overflow"])
         row["tokens_per_second"] = self.tokens_per_step * num_steps / elapsed

@@ -21,6 +21,7 @@ from tfmlm.data.prepare import (
     prepare_data,
 )
 from tfmlm.errors import UserError
+from tfmlm.training.cluster import explained_worker_loss
 from tfmlm.training.heads import ARCHITECTURES
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.model import (
@@ -35,7 +36,6 @@ from tfmlm.training.optimizer import describe_rates, make_optimizer
 from tfmlm.training.strategy import (
     choose_precision,
     describe_devices,
-    explained_worker_loss,
     find_unused_accelerators,
     make_strategy,
     precision_policy,

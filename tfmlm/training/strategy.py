@@ -1,74 +1,19 @@
-"""Machines and devices: the cluster, the `tf.distribute` strategy, and the precision they compute in."""
+"""Devices: the `tf.distribute` strategy, and the precision they compute in."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfmlm.config import DistributeConfig
-from tfmlm.errors import UserError, WorkerLostError, first_line
-
-# === The machines of a run, as `TF_CONFIG` names them ===
-
-
-class Cluster(NamedTuple):
-    """This process among the workers of a run.
-
-    Attributes:
-        num_workers: 1 without `TF_CONFIG`.
-        number: of this worker, from 0; the first is the chief, which alone writes, pushes and exports.
-    """
-
-    num_workers: int = 1
-    number: int = 0
-
-    @property
-    def is_chief(self) -> bool:
-        """True for the first worker, which alone writes."""
-        return self.number == 0
-
-
-def read_cluster() -> Cluster:
-    """Reads `TF_CONFIG`, in which the workers are listed under `worker`.
-
-    The first of them is the chief, unless there is a task `chief` of its own, as Vertex AI and Kubeflow have
-    it. `TFConfigClusterResolver` reads it too and checks nothing: an index out of range, or a parameter
-    server, would be found when the workers wait for each other.
-
-    Raises:
-        UserError: it is there and is not of that form.
-    """
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return Cluster()
-    try:
-        config = json.loads(text)
-        cluster, kind = config["cluster"], config["task"]["type"]
-        if not {kind, *cluster} <= {"chief", "worker"}:
-            raise ValueError("a task is of another type than chief or worker")
-        num_chiefs, num_workers = (len(list(cluster.get(each, []))) for each in ("chief", "worker"))
-        if num_chiefs > 1:
-            raise ValueError(f"there are {num_chiefs} chiefs")
-        index, count = int(config["task"]["index"]), num_chiefs if kind == "chief" else num_workers
-        if not 0 <= index < count:
-            raise ValueError(f"task {index} is none of {count} of type {kind}")
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"TF_CONFIG cannot be used ({error}); it must be like "
-            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
-        ) from error
-    return Cluster(num_chiefs + num_workers, index if kind == "chief" else num_chiefs + index)
-
-
-# === Devices ===
-
+from tfmlm.errors import UserError, first_line
+from tfmlm.training.cluster import Cluster, meet, read_cluster
 
 _DEVICES = Path("/dev")
 _PCI = Path("/sys/bus/pci/devices")
@@ -84,6 +29,7 @@ def make_strategy(config: DistributeConfig) -> tf.distribute.Strategy:
 
     Raises:
         UserError: there is no such device, or `TF_CONFIG` is wrong.
+        WorkerLostError: the other workers have not come.
     """
     cluster = read_cluster()
     choice = config.strategy if config.strategy != "auto" else _choose(cluster)
@@ -92,13 +38,31 @@ def make_strategy(config: DistributeConfig) -> tf.distribute.Strategy:
             raise UserError(
                 "distribute.strategy is multi_worker and TF_CONFIG is not set; see configs/launch/ for how"
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return meet(partial(_make_multi_worker, config.wait_seconds), config.wait_seconds)
     if choice == "tpu":
         return _connect_tpu(config.tpu)
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if choice == "mirrored":
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.OneDeviceStrategy(devices[0].name)
+
+
+_BYTES_PER_PACK = 32 * 2**20
+"""Gradients that one collective sums: packs of this size are on their way while the next are computed."""
+
+
+def _make_multi_worker(timeout_seconds: float) -> tf.distribute.Strategy:
+    # Left to itself, TensorFlow sums over a ring of its own, also where there are GPUs (collective_util.py).
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            bytes_per_pack=_BYTES_PER_PACK,
+            timeout_seconds=timeout_seconds,
+            implementation=implementation.NCCL
+            if tf.config.list_physical_devices("GPU")
+            else implementation.AUTO,
+        )
+    )
 
 
 def _choose(cluster: Cluster) -> str:
@@ -155,19 +119,6 @@ def describe_devices(strategy: tf.distribute.Strategy) -> str:
     """How many devices compute, and of which kind, such as `1 CPU`."""
     kind = strategy.extended.worker_devices[0].split(":")[-2]
     return f"{strategy.num_replicas_in_sync} {kind}"
-
-
-@contextmanager
-def explained_worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns the error of a collective operation whose partner is gone into one line."""
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-        if not strategy.extended._in_multi_worker_mode():  # noqa: SLF001
-            raise
-        raise WorkerLostError(
-            "another worker of this run is gone; start all of them again to go on from the last checkpoint"
-        ) from error
 
 
 def choose_precision(requested: str) -> tuple[str, list[str]]:

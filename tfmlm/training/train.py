@@ -16,13 +16,14 @@ from tfmlm.data.pipeline import make_training_batches
 from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.signals import noting_stop_signals
-from tfmlm.training.callbacks import EvaluateAndChoose, make_callbacks, make_due_check
+from tfmlm.training.agreement import agree_on_start, restore_together
+from tfmlm.training.callbacks import EvaluateAndChoose, StopTogether, make_callbacks, make_due_check
 from tfmlm.training.checkpoint import TrainingCheckpoint
+from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.progress import make_progress
-from tfmlm.training.run_log import RunLog, read_initial_evaluation
+from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup, explained_failures
-from tfmlm.training.strategy import read_cluster
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,18 +57,33 @@ def train(
 
     Raises:
         UserError: the text cannot be read, the loss is not finite, or the folder cannot be written.
-        PreemptedError: the process was told to end; the first worker has saved the step.
+        PreemptedError: this process or another worker was told to end, and the step is saved.
         WorkerLostError: another worker of the run is gone.
     """
     checkpoint = TrainingCheckpoint(
         setup.model, folder.checkpoints_dir, config.train.kept_checkpoints, folder.is_writer
     )
-    # Only the log that belongs to a checkpoint is of this configuration.
-    before = read_initial_evaluation(folder.chief_logs_dir) if checkpoint.newest else None
-    before = before or evaluate_held_out(setup)
+    with noting_stop_signals(signal.SIGTERM) as told_to_end:
+        trained = _train_together(config, folder, setup, checkpoint, StopTogether(told_to_end), callbacks)
+    if told_to_end.stop_requested:  # after the last batch of the last evaluation
+        signal.raise_signal(signal.SIGTERM)
+    return trained
+
+
+def _train_together(
+    config: Config,
+    folder: RunFolder,
+    setup: Setup,
+    checkpoint: TrainingCheckpoint,
+    stopping: StopTogether,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+) -> Trained:
+    """What all workers do in the same order: every step and every batch of an evaluation waits for all."""
+    before = agree_on_start(config, setup, checkpoint, folder)
+    before = before or evaluate_held_out(setup, [stopping])
     _LOGGER.info("perplexity before training: %.2f", before.perplexity)
 
-    first_step = checkpoint.restore()
+    first_step = restore_together(config, checkpoint)
     if first_step:
         _LOGGER.info("going on from step %d", first_step)
     tokens_per_step = setup.blocks_per_step * config.data.block_size
@@ -75,17 +91,16 @@ def train(
     with closing(log):
         if first_step == 0:
             log.add_evaluation(before)
-        is_over = checkpoint.is_stale(config.train.early_stopping_patience)
-        if first_step < setup.total_steps and not is_over:
-            fit(config, setup, checkpoint, log, callbacks)
-        after = evaluate_held_out(setup)
+        if first_step < setup.total_steps:
+            fit(config, setup, checkpoint, log, stopping, callbacks)
+        after = evaluate_held_out(setup, [stopping])
         log.add_evaluation(after)
     notes = _describe_overflow(log)
     if config.train.keep == "best" and after.loss > float(checkpoint.best_loss):
         best_step = checkpoint.restore_best()
         notes.append(_describe_best(best_step, log.step))
         if best_step is not None:
-            after = evaluate_held_out(setup)
+            after = evaluate_held_out(setup, [stopping])
     return Trained(before, after, log, notes)
 
 
@@ -94,11 +109,12 @@ def fit(
     setup: Setup,
     checkpoint: TrainingCheckpoint,
     log: RunLog,
+    stopping: StopTogether,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
 ) -> None:
     """Trains from the log's step to the last one; arguments and errors as of `train`."""
     evaluating = EvaluateAndChoose(
-        lambda: evaluate_held_out(setup),
+        lambda: evaluate_held_out(setup, [stopping]),
         make_due_check(
             config.train.evaluate_every_steps,
             config.train.evaluate_each_epoch,
@@ -109,12 +125,14 @@ def fit(
         log,
         config.train.early_stopping_patience,
     )
+    evaluating.catch_up()
+    if checkpoint.is_stale(config.train.early_stopping_patience):
+        return
     with (
         explained_failures(setup),
-        noting_stop_signals(signal.SIGTERM) as told_to_end,
         closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress,
     ):
-        own_callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating, told_to_end)
+        own_callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating, stopping)
         setup.model.fit(
             make_batches(config, setup, log.step),
             steps_per_epoch=setup.total_steps - log.step,
