@@ -85,6 +85,21 @@ def test_special_tokens_are_marked_on_either_side_however_many(template: str) ->
     assert_same_stream(StreamTokenizer(tokenizer)(texts), encode_one_by_one(tokenizer, texts))
 
 
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "$A </s>", "<s> <s> $A </s> </s> </s>"])
+def test_words_start_where_the_tokenizer_s_own_numbers_change(template: str) -> None:
+    """Special tokens have none, and stand alone also beside each other and after a word of any number."""
+    tokenizer = plain_tokenizer(template)
+    texts = ["list", "a list", "", "list list list", "a"]
+    expected = []
+    for text in texts:
+        numbers = tokenizer(text).word_ids() if text else []
+        before = [object(), *numbers]
+        expected += [number is None or number != last for number, last in zip(numbers, before, strict=False)]
+    stream = StreamTokenizer(tokenizer, with_words=True)(texts)
+    assert stream.starts_word is not None
+    assert stream.starts_word.tolist() == expected
+
+
 def test_every_text_starts_a_word_even_without_special_tokens_between() -> None:
     stream = StreamTokenizer(plain_tokenizer(), with_words=True)(["list", "list", "", "a list", "list", ""])
     assert stream.starts_word is not None

@@ -27,8 +27,6 @@ from tests.waiting import WAIT_SECONDS
 from tfmlm.cli.main import main
 from tfmlm.config import Config, DistributeConfig
 from tfmlm.config.load import dump_config
-from tfmlm.errors import UserError
-from tfmlm.training.cluster import Cluster, read_cluster
 
 NUM_WORKERS = 2
 
@@ -131,54 +129,6 @@ def test_two_workers_train_from_shards_of_their_own(tmp_path: Path, text_file: P
     )
     finish(start_workers(replace(config, data=replace(config.data, source=str(shards))), tmp_path))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 6
-
-
-# === TF_CONFIG ===
-
-
-def test_without_it_this_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert read_cluster() == Cluster(1, 0)
-    assert read_cluster().is_chief
-
-
-def test_the_first_worker_is_the_chief(monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, environment in enumerate(name_workers(3)):
-        monkeypatch.setenv("TF_CONFIG", environment["TF_CONFIG"])
-        assert read_cluster() == Cluster(3, number)
-        assert read_cluster().is_chief == (number == 0)
-
-
-def test_a_task_chief_comes_before_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Vertex AI and Kubeflow name it."""
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-    for number, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
-        task = {"type": kind, "index": index}
-        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-        assert read_cluster() == Cluster(3, number)
-        assert read_cluster().is_chief == (kind == "chief")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        "{}",
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "first"}}',
-        '{"cluster": ["worker"], "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"chief": ["a:1", "b:1"], "worker": ["c:1"]}, "task": {"type": "chief", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
-        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 1}}',
-    ],
-)
-def test_a_wrong_one_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match=r"TF_CONFIG cannot be used .* it must be like"):
-        read_cluster()
 
 
 @pytest.mark.parametrize(

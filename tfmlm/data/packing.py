@@ -107,7 +107,7 @@ def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> 
     )
     starts_word = np.ones(len(word_ids), np.bool_)
     starts_word[1:] = (word_ids[1:] != word_ids[:-1]) | (word_ids[1:] == -1)
-    starts_word[(lengths.cumsum() - lengths)[lengths > 0]] = True  # each text begins at word 0 again
+    starts_word[lengths.cumsum() - lengths] = True  # each text begins at word 0 again
     return _split_long_words(starts_word)
 
 

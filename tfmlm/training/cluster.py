@@ -137,8 +137,8 @@ def meet(make: Callable[[], _Made], wait_seconds: float) -> _Made:
 def receive_workers(cluster: Cluster, wait_seconds: float) -> None:
     """The chief's part: waits until every worker has called, and lets them go on.
 
-    Each sends `{"number": its own, "of": how many it knows}` and gets `{"absent": numbers}` again and again,
-    at last with none, or `{"error": line}`.
+    Each sends `{"number": its own, "of": how many it knows}`, answers `{"absent": numbers}` with the same
+    again and again, for it may have died while it waited, and at last gets `{"absent": null}`.
 
     Raises:
         UserError: the port is taken, or a worker knows another cluster.
@@ -161,10 +161,13 @@ def receive_workers(cluster: Cluster, wait_seconds: float) -> None:
             with suppress(TimeoutError):
                 caller = open_sockets.enter_context(listening.accept()[0])
                 _receive_call(caller, cluster, present)
-            for number, caller in list(present.items()):
-                if not _send(caller, {"absent": [other for other in absent if other not in present]}):
-                    del present[number]
             absent = [number for number in range(1, cluster.num_workers) if number not in present]
+            for number, caller in list(present.items()):
+                if not _is_alive(caller, absent):
+                    del present[number]
+                    absent.append(number)
+        for caller in present.values():
+            _send(caller, {"absent": None})
         for caller in present.values():
             _wait_for_close(caller)  # so that the port is free again
 
@@ -192,7 +195,7 @@ def _receive_call(caller: socket.socket, cluster: Cluster, present: dict[int, so
 
 
 def call_chief(cluster: Cluster, wait_seconds: float) -> None:
-    """The other workers' part: calls the chief until it answers that nobody is absent.
+    """The other workers' part: calls the chief until it says that all may go on.
 
     Raises:
         UserError: the chief says what is wrong.
@@ -200,23 +203,29 @@ def call_chief(cluster: Cluster, wait_seconds: float) -> None:
     """
     host, _, port = cluster.addresses[0].rpartition(":")
     waiting = _Waiting(wait_seconds, "start")
-    absent = [0]
-    while absent:
+    while True:
         absent = [0]
         with (
             suppress(OSError, ValueError),
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CALL_SECONDS) as chief,
         ):
-            _send(chief, {"number": cluster.number, "of": cluster.num_workers})
-            while absent:
+            while _send(chief, {"number": cluster.number, "of": cluster.num_workers}):
                 answer = _receive(chief)
                 if "error" in answer:
                     raise UserError(answer["error"])
+                if answer["absent"] is None:
+                    return
                 absent = [int(number) for number in answer["absent"]]
                 waiting.look(absent)
         waiting.look(absent)
-        if absent:
-            time.sleep(_LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _is_alive(caller: socket.socket, absent: list[int]) -> bool:
+    """Tells a worker for whom it waits, and takes its answer."""
+    with suppress(OSError, ValueError):
+        return _send(caller, {"absent": absent}) and "number" in _receive(caller)
+    return False
 
 
 def _send(receiver: socket.socket, message: dict[str, Any]) -> bool:
