@@ -30,7 +30,12 @@ from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, loa
 from tfmlm.signals import ending_when_told
 from tfmlm.training.architectures import max_block_size
 from tfmlm.training.checkpoint import list_checkpoints
-from tfmlm.training.cluster import read_cluster, telling_how_it_ends, wait_for_chief
+from tfmlm.training.cluster import (
+    explained_worker_loss,
+    read_cluster,
+    telling_how_it_ends,
+    wait_for_chief,
+)
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.model_folder import save_model_folder
 from tfmlm.training.run_log import plot_metrics
@@ -69,7 +74,7 @@ def run(config: Config) -> FinishedRun | None:
         PreemptedError: this process or another worker was told to end.
         WorkerLostError: another worker of the run is gone.
     """
-    with ending_when_told(), telling_how_it_ends():
+    with telling_how_it_ends(), ending_when_told(), explained_worker_loss():
         if read_cluster().is_chief:
             return _run_as_chief(config)
         _train_beside_chief(config)

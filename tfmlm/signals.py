@@ -24,8 +24,12 @@ class StopFlag:
 
 @contextmanager
 def noting_stop_signals(*numbers: signal.Signals) -> Iterator[StopFlag]:
-    """Only notes these signals, instead of what they would do."""
+    """Only notes these signals, instead of what they would do.
+
+    One that a library has swallowed in `ending_when_told` is noted as well.
+    """
     flag = StopFlag()
+    flag.stop_requested = any(getattr(signal.getsignal(each), "stop_requested", False) for each in numbers)
 
     def note(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -42,17 +46,30 @@ def ending_when_told() -> Iterator[None]:
     Raises:
         PreemptedError: it came.
     """
-    flag = StopFlag()
+    end = _End()
+    try:
+        with handling_signals(end, signal.SIGTERM):
+            yield
+    except PreemptedError:
+        raise
+    except BaseException as error:
+        if end.stop_requested:  # whatever a library has made of it
+            raise PreemptedError("told to end; the same command goes on from what is saved") from error
+        raise
 
-    def end(number: int, frame: FrameType | None) -> None:
+
+class _End(StopFlag):
+    """A handler that raises once; another signal must not interrupt the tidying up."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if flag.stop_requested:  # another one must not interrupt the tidying up
-            return
-        flag.stop_requested = True
-        raise PreemptedError("told to end; the same command goes on from what is saved")
+        if not self.stop_requested:
+            self.stop_requested = True
+            raise _Told
 
-    with handling_signals(end, signal.SIGTERM):
-        yield
+
+class _Told(BaseException):
+    """No `Exception`: like `KeyboardInterrupt`, it is not for whoever tries something else after an error."""
 
 
 def renew_handlers(*numbers: signal.Signals) -> None:

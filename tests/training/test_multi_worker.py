@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.faults.table import DONE_AGAIN, NoteFault
+from tests.faults.test_kill import NUM_KILLS
 from tests.tiny_run import (
     assert_same_weights,
     in_folder,
@@ -25,16 +28,23 @@ from tests.tiny_run import (
 )
 from tests.waiting import WAIT_SECONDS
 from tfmlm.cli.main import main
-from tfmlm.config import Config, DistributeConfig
+from tfmlm.config import Config, DistributeConfig, ExportConfig
 from tfmlm.config.load import dump_config
 
 NUM_WORKERS = 2
 
 
-def start_workers(config: Config, folder: Path) -> list[subprocess.Popen[str]]:
+def start_workers(
+    config: Config, folder: Path, num_workers: int = NUM_WORKERS
+) -> list[subprocess.Popen[str]]:
+    return start_each([config] * num_workers, folder)
+
+
+def start_each(configs: list[Config], folder: Path) -> list[subprocess.Popen[str]]:
+    """Starts as many workers as there are configurations."""
     return [
         start(config, folder / f"worker{number}.yaml", **environment)
-        for number, environment in enumerate(name_workers(NUM_WORKERS))
+        for number, (config, environment) in enumerate(zip(configs, name_workers(len(configs)), strict=True))
     ]
 
 
@@ -98,24 +108,94 @@ def test_a_killed_worker_and_a_restart_of_both_go_on_from_the_last_checkpoint(
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
+def wait_until_met(worker: subprocess.Popen[str]) -> None:
+    """Returns when it reads the text, which it does as soon as all workers have met."""
+    assert worker.stderr
+    lines = iter(worker.stderr.readline, "")
+    assert any("reading text" in line for line in lines)
+
+
 @pytest.mark.fault
 @pytest.mark.long
-def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
+def test_sigterm_to_any_of_three_workers_at_random_moments_stops_all_at_one_step(
     tmp_path: Path, text_file: Path, note_fault: NoteFault
 ) -> None:
+    """From packing and the first trace to evaluations and the export; dropout included."""
+    config = make_config(
+        tmp_path,
+        text_file,
+        dropout=True,
+        max_steps=60,
+        epochs=100,
+        checkpoint_every_steps=7,
+        evaluate_every_steps=10,
+    )
+    config = replace(config, export=ExportConfig(dir=str(tmp_path / "exports"), text_signature="off"))
+    workers = start_workers(in_folder(config, tmp_path / "whole"), tmp_path, 3)
+    wait_until_met(workers[0])
+    started = time.monotonic()
+    finish(workers)
+    whole_seconds = time.monotonic() - started
+
+    moments = random.Random(0)
+    stops = 0
+    for number in range(3 * NUM_KILLS):
+        run_dir = tmp_path / f"run{number}"
+        workers = start_workers(in_folder(config, run_dir), tmp_path, 3)
+        wait_until_met(workers[0])
+        time.sleep(moments.uniform(0, whole_seconds))
+        told = moments.choice(workers)
+        told.send_signal(signal.SIGTERM)
+        errors = [worker.communicate(timeout=WAIT_SECONDS)[1] for worker in workers]
+        if (run_dir / "result.json").exists():
+            continue  # the signal came too late
+        assert [worker.returncode for worker in workers] == [128 + signal.SIGTERM] * 3, "\n---\n".join(errors)
+        lines = [error.splitlines()[-1] for error in errors]
+        steps = {line.split("at step ")[1].split(",")[0] for line in lines if "at step" in line}
+        if steps:
+            assert len(steps) == 1, lines
+            assert (run_dir / "checkpoints" / f"step-{int(*steps):08d}").is_dir()
+        finish(start_workers(in_folder(config, run_dir), tmp_path, 3))
+        assert_same_weights(run_dir, tmp_path / "whole")
+        stops += 1
+        if stops == NUM_KILLS:
+            break
+    assert stops == NUM_KILLS
+    note_fault(f"SIGTERM to one of three workers, at {NUM_KILLS} random moments", told.returncode, lines[0])
+
+
+@pytest.mark.long
+def test_workers_whose_run_folders_differ_end_with_one_true_line(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=500, epochs=1000, checkpoint_every_steps=5)
-    chief, other = start_workers(config, tmp_path)
-    wait_for_checkpoints(tmp_path / "run" / "checkpoints", chief, 1)
-    other.send_signal(signal.SIGTERM)
-    _, error = other.communicate(timeout=WAIT_SECONDS)
-    chief.communicate(timeout=WAIT_SECONDS)
-    assert other.returncode == 128 + signal.SIGTERM, error
-    line = error.splitlines()[-1]
-    assert "which was not saved, for only the first worker saves" in line
-    named = re.search("goes on from the last checkpoint, (.*)", line)
-    assert named, line
-    assert Path(named[1]) in (tmp_path / "run" / "checkpoints").iterdir()
-    note_fault("SIGTERM to a worker that is not the first", other.returncode, line, DONE_AGAIN)
+    workers = start_workers(config, tmp_path, 2)
+    wait_for_checkpoints(tmp_path / "run" / "checkpoints", workers[0], 2)
+    workers[1].send_signal(signal.SIGTERM)
+    for worker in workers:
+        worker.communicate(timeout=WAIT_SECONDS)
+
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    newest = max((copy / "checkpoints").glob("step-*"))
+    shutil.rmtree(newest)
+    configs = [config, in_folder(config, copy)]
+    for worker in start_each(configs, tmp_path):
+        _, error = worker.communicate(timeout=WAIT_SECONDS)
+        assert worker.returncode == 2, error
+        step = int(newest.name.split("-")[1])
+        assert re.search(
+            rf"worker 1 \(.*\) cannot read the checkpoint of step {step} in '{copy}/checkpoints', from which "
+            "the first goes on; let all workers see the same run folder",
+            error.splitlines()[-1],
+        )
+
+
+@pytest.mark.long
+def test_a_worker_that_fails_tells_the_others_why(tmp_path: Path, text_file: Path) -> None:
+    config = make_config(tmp_path, text_file)
+    other = replace(config, data=replace(config.data, train_files=[str(tmp_path / "none.txt")]))
+    workers = start_each([config, other], tmp_path)
+    errors = [worker.communicate(timeout=WAIT_SECONDS)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [os.EX_TEMPFAIL, 2], errors
+    assert re.match(r"tfmlm: worker 1 \(.*\) has ended: .*none.txt", errors[0].splitlines()[-1])
 
 
 @pytest.mark.long

@@ -416,22 +416,31 @@ def _read(name: str, wait_seconds: float = 0.0) -> Any:
     return json.loads(store.get_config_key_value(f"tfmlm/{name}", round(1000 * wait_seconds)))
 
 
+@contextmanager
+def explained_worker_loss() -> Iterator[None]:
+    """Where another worker has ended, what TensorFlow raises here is because of that."""
+    try:
+        yield
+    except Exception as error:
+        if not _HAS_MET.is_set() or not any(isinstance(each, tf.errors.OpError) for each in _causes(error)):
+            raise
+        _END.has_come.wait(_LOOK_SECONDS)  # who ended has said so at the same time
+        if not _END.line and not any(isinstance(each, _LOSSES) for each in _causes(error)):
+            raise
+        raise WorkerLostError(_END.line or _GONE) from error
+
+
 _LOSSES = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.InternalError,
     tf.errors.DeadlineExceededError,
 )
+"""Raised by sums and broadcasts whose partner is gone."""
 
 
-@contextmanager
-def explained_worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns the error of a collective operation whose partner is gone into one line."""
-    try:
-        yield
-    except _LOSSES as error:
-        if not strategy.extended._in_multi_worker_mode():  # noqa: SLF001
-            raise
-        # Who ended with an error has said so at the same time.
-        _END.has_come.wait(_LOOK_SECONDS)
-        raise WorkerLostError(_END.line or _GONE) from error
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error:
+        yield error
+        error = error.__cause__

@@ -80,7 +80,7 @@ class Setup(NamedTuple):
 @contextmanager
 def explained_failures(setup: Setup) -> Iterator[None]:
     """Turns what goes wrong amid the computation, in the data or at another worker, into one line."""
-    with explained_errors(setup.data), explained_worker_loss(setup.model.distribute_strategy):
+    with explained_errors(setup.data), explained_worker_loss():
         yield
 
 
