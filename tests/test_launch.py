@@ -17,9 +17,9 @@ LAUNCH = CHECKOUT / "configs" / "launch"
 def stand_ins(tmp_path: Path) -> dict[str, str]:
     """Programs that say what they were given, and the path that finds them first."""
     programs = {
-        "scontrol": "printf 'node1\\nnode2\\n'",
+        "scontrol": 'if [[ $1 == show ]]; then printf "node1\\nnode2\\n"; else echo "scontrol $*"; fi',
         "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done',
-        ".venv/bin/tfmlm": 'echo "$TF_CONFIG|$*"',
+        ".venv/bin/tfmlm": 'echo "$TF_CONFIG|$*"; exit "${EXIT_CODE:-0}"',
     }
     for name, body in programs.items():
         path = tmp_path / name
@@ -46,6 +46,31 @@ def test_slurm_starts_a_worker_a_node(stand_ins: dict[str, str], tmp_path: Path)
         }
         assert arguments == "train a.yaml train.epochs=2"
     assert number == 1
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "restarts", "requeued"),
+    [(0, 0, False), (2, 0, False), (70, 3, False), (75, 0, True), (143, 99, True), (143, 100, False)],
+)
+def test_slurm_starts_again_what_was_told_to_end_or_lost_a_worker(
+    exit_code: int, restarts: int, requeued: bool, stand_ins: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", LAUNCH / "slurm.sh", "a.yaml"],
+        env=stand_ins
+        | {
+            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_JOB_ID": "17",
+            "SLURM_RESTART_COUNT": str(restarts),
+            "EXIT_CODE": str(exit_code),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_code
+    assert ("scontrol requeue 17" in done.stdout) == requeued
 
 
 def test_kubernetes_names_its_pods(stand_ins: dict[str, str], tmp_path: Path) -> None:

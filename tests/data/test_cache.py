@@ -1,11 +1,14 @@
 """A cached file is written once, whole or not at all, and is found only by what it was made from."""
 
 import json
+import logging
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,11 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import SENTENCES
-from tests.waiting import WAIT_SECONDS
+from tests.waiting import WAIT_SECONDS, wait_until
 from tfmlm.config import Config, DataConfig, RunConfig, TokenizerConfig
-from tfmlm.data import prepare
+from tfmlm.data import cache, prepare
 from tfmlm.data.blocks import write_blocks
-from tfmlm.data.cache import cache_dir, make_once
+from tfmlm.data.cache import cache_dir, hash_once, make_once
 from tfmlm.data.packing import Columns
 from tfmlm.data.prepare import prepare_data
 from tfmlm.data.sources import open_training_texts
@@ -38,6 +41,11 @@ def write(folder: Path) -> None:
 
 def read(folder: Path) -> str:
     return (folder / "inner" / "text").read_text()
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """What lies in a cache besides the locks."""
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]
 
 
 # === Where ===
@@ -68,7 +76,7 @@ def test_writes_once(own_cache: Path) -> None:
     assert first == second == own_cache / "name"
     assert read(first) == "whole"
     assert len(written) == 1
-    assert list(own_cache.iterdir()) == [first]
+    assert list_folders(own_cache) == [first]
 
 
 def test_two_names_are_two_folders() -> None:
@@ -83,7 +91,7 @@ def test_a_writer_that_fails_leaves_nothing_and_may_try_again(own_cache: Path) -
 
     with pytest.raises(OSError, match="disk full"):
         make_once("name", write_and_fail)
-    assert list(own_cache.iterdir()) == []
+    assert list_folders(own_cache) == []
     assert read(make_once("name", write)) == "whole"
 
 
@@ -160,38 +168,113 @@ def test_an_error_of_what_the_writer_reads_is_not_the_caches(tmp_path: Path) -> 
 # === Two at once ===
 
 
-def test_another_may_finish_first(own_cache: Path) -> None:
-    def write_while_another_does(path: Path) -> None:
-        make_once("name", write)
+def make_beside_another(is_writing: Event, may_end: Event, results: Queue) -> None:
+    def write_slowly(path: Path) -> None:
+        is_writing.set()
+        assert may_end.wait(WAIT_SECONDS)
         write(path)
 
-    assert read(make_once("name", write_while_another_does)) == "whole"
-    assert list(own_cache.iterdir()) == [own_cache / "name"]
+    results.put(read(make_once("name", write_slowly)))
 
 
-def make_beside_another(both_are_writing: Barrier, results: Queue) -> None:
-    def write_together(path: Path) -> None:
-        both_are_writing.wait(timeout=WAIT_SECONDS)
-        write(path)
-
-    try:
-        results.put(read(make_once("name", write_together)))
-    except OSError as error:
-        results.put(repr(error))
-
-
-def test_two_processes_at_once_both_get_it(own_cache: Path) -> None:
+def test_one_process_writes_and_the_other_waits_for_it(
+    own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="tfmlm")
     spawn = multiprocessing.get_context("spawn")
-    both_are_writing, results = spawn.Barrier(2), spawn.Queue()
-    processes = [
-        spawn.Process(target=make_beside_another, args=(both_are_writing, results)) for _ in range(2)
-    ]
-    for process in processes:
-        process.start()
-    assert [results.get(timeout=90) for _ in processes] == ["whole", "whole"]
-    for process in processes:
-        process.join()
-    assert list(own_cache.iterdir()) == [own_cache / "name"]
+    is_writing, may_end, results = spawn.Event(), spawn.Event(), spawn.Queue()
+    process = spawn.Process(target=make_beside_another, args=(is_writing, may_end, results))
+    process.start()
+    assert is_writing.wait(WAIT_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        mine = pool.submit(make_once, "name", lambda path: pytest.fail("the other one writes it"))
+        wait_until(
+            lambda: f"waiting for another process, which makes {own_cache / 'name'}" in caplog.messages
+        )
+        assert not mine.done()
+        may_end.set()
+        assert read(mine.result(WAIT_SECONDS)) == "whole"
+    assert results.get(timeout=WAIT_SECONDS) == "whole"
+    process.join()
+    assert list_folders(own_cache) == [own_cache / "name"]
+
+
+def test_a_process_that_is_killed_while_it_writes_keeps_nobody_waiting(own_cache: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    is_writing, may_end, results = spawn.Event(), spawn.Event(), spawn.Queue()
+    process = spawn.Process(target=make_beside_another, args=(is_writing, may_end, results))
+    process.start()
+    assert is_writing.wait(WAIT_SECONDS)
+    process.kill()
+    assert read(make_once("name", write)) == "whole"
+    process.join()
+
+
+# === Cheap to find again ===
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read whole."""
+    hashed: list[Path] = []
+    hash_file = cache._hash
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(cache, "_hash", note)
+    return hashed
+
+
+def test_a_folder_that_nobody_touched_is_not_read_again(hashed: list[Path]) -> None:
+    make_once("name", write)
+    hashed.clear()
+    make_once("name", write)
+    assert not hashed
+
+
+def test_a_copy_with_other_times_is_read_and_found_whole(hashed: list[Path]) -> None:
+    folder = make_once("name", write)
+    os.utime(folder / "inner" / "text", (0, 0))
+    hashed.clear()
+    make_once("name", lambda path: pytest.fail("it is whole"))
+    assert hashed == [folder / "inner" / "text"]
+
+
+def age(path: Path) -> None:
+    """As if it had been written long ago."""
+    os.utime(path, (1_000_000, 1_000_000))
+
+
+def test_a_text_is_hashed_once_and_again_when_anything_tells_of_a_change(
+    hashed: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "text"
+    path.write_text("some text")
+    age(path)
+    first = hash_once(path)
+    assert hash_once(path) == first
+    assert hashed == [path]
+
+    path.write_text("more text")  # of the same size
+    age(path)
+    assert hash_once(path) != first
+    path.write_text("some text")
+    age(path)
+    assert hash_once(path) == first
+    os.utime(path, (2_000_000, 2_000_000))
+    assert hash_once(path) == first
+    assert len(hashed) == 4
+
+
+def test_a_text_that_was_just_written_is_read_each_time(hashed: list[Path], tmp_path: Path) -> None:
+    """Another change may have the same time."""
+    path = tmp_path / "text"
+    path.write_text("some text")
+    hash_once(path)
+    hash_once(path)
+    assert len(hashed) == 2
 
 
 # === Blocks by their fingerprint ===

@@ -219,6 +219,28 @@ def test_evaluation_sees_every_block_once_and_fills_the_last_batch_with_nothing(
             assert (joined[NUM_BLOCKS:] == filler).all()
 
 
+@pytest.mark.parametrize("most_blocks", [1, 3, 4, 6, NUM_BLOCKS, 100])
+@pytest.mark.parametrize("blocks_a_chunk", [3, 256])
+def test_evaluation_sees_the_first_blocks_and_no_more(
+    blocks_a_chunk: int,
+    most_blocks: int,
+    blocks: PackedBlocks,
+    collator: MaskingCollator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed_blocks, "BLOCKS_A_CHUNK", blocks_a_chunk)
+    whole, cut = (
+        as_arrays(make_evaluation_batches(blocks, collator, 4, most)) for most in (None, most_blocks)
+    )
+    num_blocks = min(most_blocks, NUM_BLOCKS)
+    assert len(cut) == -(-num_blocks // 4)
+    for name in whole[0]:
+        expected, seen = (np.concatenate([batch[name] for batch in batches]) for batches in (whole, cut))
+        np.testing.assert_array_equal(seen[:num_blocks], expected[:num_blocks], err_msg=name)
+        if name == "labels":
+            assert (seen[num_blocks:] == IGNORE_LABEL).all()
+
+
 def test_evaluation_is_the_same_on_every_pass(blocks: PackedBlocks, collator: MaskingCollator) -> None:
     batches = make_evaluation_batches(blocks, collator, 4)
     assert_same(as_arrays(batches), as_arrays(batches))

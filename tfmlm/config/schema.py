@@ -90,6 +90,9 @@ class DataConfig:
         "hash of each text, so about this share, and equal texts are on one side.",
         OPEN_FRACTION,
     )
+    validation_blocks: int | None = _key(
+        None, "evaluate on at most this many held-out blocks, the first ones.", POSITIVE
+    )
     max_rows: int | None = _key(
         None, "use at most this many texts, chosen by `run.seed`, before the split.", POSITIVE
     )

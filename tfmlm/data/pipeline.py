@@ -38,11 +38,17 @@ def make_training_batches(
 
 
 def make_evaluation_batches(
-    blocks: Blocks, collator: MaskingCollator, global_batch_size: int
+    blocks: Blocks, collator: MaskingCollator, global_batch_size: int, most_blocks: int | None = None
 ) -> tf.data.Dataset:
     """Every block once, in order, with masks that are the same on every pass.
 
     The last batch is filled up with empty rows, which have no label, so that all shapes are static.
+
+    Args:
+        blocks: held-out ones.
+        collator: as of training.
+        global_batch_size: blocks of a batch.
+        most_blocks: read no more than these, the first ones.
     """
     evaluation_collator = collator.for_evaluation()
 
@@ -50,8 +56,24 @@ def make_evaluation_batches(
         filled = {name: _fill_rows(column, global_batch_size) for name, column in batch.items()}
         return evaluation_collator(filled, epoch=tf.constant(EVALUATION_EPOCH, tf.int64))
 
-    batches = blocks.read_in_order().rebatch(global_batch_size)
+    chunks = blocks.read_in_order()
+    if most_blocks is not None:
+        chunks = _take_rows(chunks, most_blocks)
+    batches = chunks.rebatch(global_batch_size)
     return _spread(_map(batches, mask).prefetch(tf.data.AUTOTUNE))
+
+
+def _take_rows(chunks: tf.data.Dataset, most_rows: int) -> tf.data.Dataset:
+    """The first rows of a dataset of chunks, without cutting it into rows."""
+
+    def cut(num_before: tf.Tensor, chunk: Batch) -> tuple[tf.Tensor, Batch]:
+        num_rows = tf.shape(chunk["num_tokens"], tf.int64)[0]
+        kept = tf.clip_by_value(most_rows - num_before, 0, num_rows)
+        return num_before + num_rows, {name: column[:kept] for name, column in chunk.items()}
+
+    # Each chunk but the last is whole, so that none after the first empty one is read.
+    cut_chunks = chunks.scan(tf.constant(0, tf.int64), cut)
+    return cut_chunks.take_while(lambda chunk: tf.shape(chunk["num_tokens"])[0] > 0)
 
 
 def _map(chunks: tf.data.Dataset, mask: Callable[[Batch], Batch]) -> tf.data.Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -17,6 +16,7 @@ from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dat
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from tfmlm.config import FILE_SOURCES, DataConfig
+from tfmlm.data.cache import hash_once
 from tfmlm.data.files import (
     BadRow,
     Batch,
@@ -205,8 +205,7 @@ def _hash_files(files: list[str], data: DataConfig) -> str:
     settings = f"{data.source} {data.text_column} {data.sample_by} {data.on_bad_rows}"
     fingerprint = xxhash.xxh3_128(settings.encode())
     for path in files:
-        with Path(path).open("rb") as file:
-            fingerprint.update(hashlib.file_digest(file, xxhash.xxh3_128).digest())
+        fingerprint.update(hash_once(Path(path)).encode())
     return fingerprint.hexdigest()
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfmlm.config import Config
-from tfmlm.data.blocks import Blocks
 from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import (
@@ -103,9 +102,9 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     data = prepare_data(config)
     _LOGGER.info(
         "%s of %d tokens to train on, %s held out",
-        _count_blocks(data.train),
+        _count_blocks(data.train.num_blocks),
         config.data.block_size,
-        _count_blocks(data.validation),
+        _count_blocks(_at_most(data.validation.num_blocks, config.data.validation_blocks)),
     )
     collator = MaskingCollator(
         MaskableVocabulary.from_tokenizer(data.tokenizer), config.masking, config.run.seed
@@ -113,7 +112,9 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     global_batch_size = config.train.per_replica_batch_size * strategy.num_replicas_in_sync
     blocks_per_step = global_batch_size * config.train.gradient_accumulation_steps
     total_steps = count_steps(config, data.train.num_blocks, blocks_per_step)
-    validation = make_evaluation_batches(data.validation, collator, global_batch_size)
+    validation = make_evaluation_batches(
+        data.validation, collator, global_batch_size, config.data.validation_blocks
+    )
     with explained_errors(data):
         unknown, unmasked = measure_unknown(data), _measure_unmasked(validation)
     of_data = _say(
@@ -225,8 +226,12 @@ def _check_length(strategy: tf.distribute.Strategy, config: Config) -> None:
         )
 
 
-def _count_blocks(blocks: Blocks) -> str:
-    return "a stream of blocks" if blocks.num_blocks is None else f"{blocks.num_blocks:,} blocks"
+def _at_most(number: int | None, most: int | None) -> int | None:
+    return min([each for each in (number, most) if each is not None], default=None)
+
+
+def _count_blocks(number: int | None) -> str:
+    return "a stream of blocks" if number is None else f"{number:,} blocks"
 
 
 def count_steps(config: Config, num_blocks: int | None, blocks_per_step: int) -> int:
