@@ -30,13 +30,13 @@ from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.training.cluster import Cluster, read_cluster
 
-NUM_WORKERS = 2
 
-
-def start_workers(config: Config, folder: Path) -> list[subprocess.Popen[str]]:
+def start_workers(config: Config, folder: Path, num_workers: int = 2) -> list[subprocess.Popen[str]]:
+    if num_workers == 1:
+        return [start(config, folder / "alone.yaml")]
     return [
         start(config, folder / f"worker{number}.yaml", **environment)
-        for number, environment in enumerate(name_workers(NUM_WORKERS))
+        for number, environment in enumerate(name_workers(num_workers))
     ]
 
 
@@ -121,16 +121,24 @@ def test_a_worker_that_is_told_to_end_and_is_not_the_first_says_what_is_saved(
 
 
 @pytest.mark.long
-def test_two_workers_train_from_shards_of_their_own(tmp_path: Path, text_file: Path) -> None:
+def test_workers_train_from_shards_as_one_process_does(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=6)
     (tmp_path / "prepare.yaml").write_text(dump_config(config))
     shards = tmp_path / "shards"
     assert (
-        main(["prepare", str(tmp_path / "prepare.yaml"), "--output", str(shards), "--blocks-per-shard=100"])
+        main(["prepare", str(tmp_path / "prepare.yaml"), "--output", str(shards), "--blocks-per-shard=20"])
         == 0
     )
-    finish(start_workers(replace(config, data=replace(config.data, source=str(shards))), tmp_path))
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 6
+    config = replace(config, data=replace(config.data, source=str(shards)))
+    losses = []
+    for num_workers in (1, 2, 4):
+        folder = tmp_path / f"of_{num_workers}"
+        one = in_folder(config, folder)
+        one = replace(one, train=replace(one.train, per_replica_batch_size=8 // num_workers))
+        finish(start_workers(one, tmp_path, num_workers))
+        losses.append(read_losses(folder))
+    for others in losses[1:]:
+        np.testing.assert_allclose(others, losses[0], rtol=0, atol=1e-5)
 
 
 # === TF_CONFIG ===
