@@ -98,6 +98,15 @@ def change(**fields: object) -> Callable[[str], str]:
     return lambda text: json.dumps(json.loads(text) | fields)
 
 
+def change_offsets(offsets: list[object]) -> Callable[[str], str]:
+    def damage(text: str) -> str:
+        fields = json.loads(text)
+        fields["splits"]["train"][0]["offsets"] = offsets
+        return json.dumps(fields)
+
+    return damage
+
+
 def rename_a_shard(name: str) -> Callable[[str], str]:
     return lambda text: text.replace("train-00001.tfrecord", name)
 
@@ -114,6 +123,10 @@ def rename_a_shard(name: str) -> Callable[[str], str]:
         (change(splits={"train": []}), "is damaged ('validation')"),
         (change(block_size="8"), "is damaged"),
         (change(more=1), "is damaged"),
+        *(
+            (change_offsets(offsets), "is damaged (a shard's offsets are no places of blocks)")
+            for offsets in ([], [1], [0, 0], [0, 5, 3], [0, "1"], [0, 0.5], [*range(1000)])
+        ),
         *((rename_a_shard(name), "is damaged") for name in ("../x", "/etc/passwd", "..", "", "a\\u0000")),
     ],
 )

@@ -3,7 +3,6 @@
 import tempfile
 import uuid
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from transformers import PreTrainedTokenizerFast
 from tests.data.sharded import BLOCK_SIZE, join, of_shards, read_columns, write_source
 from tfmlm.config import Config, MaskingConfig
 from tfmlm.data import blocks as blocks_module
-from tfmlm.data import blocks as sharded_blocks
 from tfmlm.data.blocks import ShardedBlocks
 from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
 from tfmlm.data.packing import Columns
@@ -125,9 +123,7 @@ def test_the_order_of_the_shards_is_that_of_the_manifest(blocks: ShardedBlocks) 
 def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     window, chunk = request.param
     monkeypatch.setattr(blocks_module, "WINDOW_BLOCKS", window)
-    monkeypatch.setattr(sharded_blocks, "BLOCKS_A_CHUNK", chunk)
-    monkeypatch.setattr(sharded_blocks, "_FILES_AT_ONCE", 3)
-    monkeypatch.setattr(sharded_blocks, "_BLOCKS_A_TURN", 2)
+    monkeypatch.setattr(blocks_module, "BLOCKS_A_CHUNK", chunk)
 
 
 def test_every_epoch_has_every_block_once_in_an_order_of_its_own(
@@ -215,22 +211,165 @@ def test_no_python_runs_in_the_loop(blocks: ShardedBlocks, collator: MaskingColl
     assert PYTHON_OPS & list_ops(make_training_batches(packed, collator, SEED, 0, 4, global_batch_size=4))
 
 
-# === Workers ===
+# === Input pipelines ===
 
 
-@pytest.mark.parametrize("num_workers", range(1, len(SHARD_SIZES) + 1))
-def test_workers_shares_are_disjoint_and_together_everything(num_workers: int, blocks: ShardedBlocks) -> None:
-    shares = [
-        read_columns(blocks.of_worker(index, num_workers).read_in_order())["example_id"].tolist()
-        for index in range(num_workers)
+def order_slowly(blocks: ShardedBlocks, seed: int, last: int) -> list[int]:
+    """The blocks at the positions below `last`, a position at a time; draws are TensorFlow's."""
+    first_of_shard = np.cumsum([0, *(shard.num_blocks for shard in blocks.shards)])
+    total, num_lanes = int(first_of_shard[-1]), blocks.num_lanes
+    window_blocks = max(1, blocks_module.WINDOW_BLOCKS // num_lanes)
+    shuffle, fold_in = tf.random.experimental.stateless_shuffle, tf.random.fold_in
+    order: list[int] = []
+    for epoch in range(-(-last // total)):
+        epoch_seed = tf.constant([seed, epoch], tf.int64)
+        shards = shuffle(tf.range(len(blocks.shards)), epoch_seed).numpy()
+        sequence = [block for shard in shards for block in range(*first_of_shard[shard : shard + 2])]
+        lanes = []
+        for lane in range(num_lanes):
+            length = len(range(lane, total, num_lanes))
+            own, sequence = sequence[:length], sequence[length:]
+            lanes.append([])
+            for number, begin in enumerate(range(0, length, window_blocks)):
+                window = own[begin : begin + window_blocks]
+                lane_seed = tf.random.fold_in(epoch_seed, tf.constant(lane, tf.int64))
+                places = shuffle(tf.range(len(window)), fold_in(lane_seed, tf.constant(number, tf.int64)))
+                lanes[-1] += [window[place] for place in places.numpy()]
+        order += [lanes[place % num_lanes][place // num_lanes] for place in range(total)]
+    return order[:last]
+
+
+def read_share(blocks: ShardedBlocks, number: int, num_pipelines: int, first: int, last: int) -> list[int]:
+    share = blocks.of_pipeline(number, num_pipelines)
+    num_rows = len(range(first + (number - first) % num_pipelines, last, num_pipelines))
+    return read_columns(share.read_shuffled(SEED, first, last), num_rows)["example_id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("num_pipelines", "max_lanes"), [(1, 1), (1, 4), (2, 1), (2, 4), (3, 4), (4, 2), (4, 4), (6, 4)]
+)
+def test_pipelines_share_one_sequence(
+    num_pipelines: int, max_lanes: int, blocks: ShardedBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of blocks, 71, is a prime, so that no lane or share fits into it."""
+    monkeypatch.setattr(blocks_module, "WINDOW_BLOCKS", 16)
+    monkeypatch.setattr(blocks_module, "BLOCKS_A_CHUNK", 7)
+    monkeypatch.setattr(blocks_module, "MAX_LANES", max_lanes)
+    assert blocks.num_lanes == max_lanes
+    last = 3 * NUM_BLOCKS + 5
+    order = order_slowly(blocks, SEED, last)
+    for first in (36, 2 * NUM_BLOCKS - 1):
+        for number in range(num_pipelines):
+            expected = [order[place] for place in range(first, last) if place % num_pipelines == number]
+            assert read_share(blocks, number, num_pipelines, first, last) == expected
+
+
+@settings(deadline=None, max_examples=10)
+@given(num_pipelines=st.integers(1, 5), bounds=st.tuples(*[st.integers(0, 4 * NUM_BLOCKS)] * 2).map(sorted))
+def test_any_part_of_the_sequence(num_pipelines: int, bounds: list[int], blocks: ShardedBlocks) -> None:
+    first, last = bounds[0], bounds[1] + num_pipelines
+    order = order_slowly(blocks, SEED, last)
+    for number in range(num_pipelines):
+        expected = [order[place] for place in range(first, last) if place % num_pipelines == number]
+        assert read_share(blocks, number, num_pipelines, first, last) == expected
+
+
+@pytest.mark.parametrize("num_pipelines", [2, 3, 4])
+def test_a_step_sees_the_same_rows_however_many_pipelines(
+    num_pipelines: int, blocks: ShardedBlocks, collator: MaskingCollator
+) -> None:
+    def read_steps(share: ShardedBlocks) -> Columns:
+        batches = make_training_batches(share, collator, SEED, 3, 15, global_batch_size=12)
+        return {name: rows.reshape(12, -1, BLOCK_SIZE) for name, rows in read_columns(batches).items()}
+
+    shares = [read_steps(blocks.of_pipeline(number, num_pipelines)) for number in range(num_pipelines)]
+    for name, steps in read_steps(blocks).items():
+        joined = np.concatenate([share[name] for share in shares], axis=1)
+        np.testing.assert_array_equal(np.sort(joined, axis=1), np.sort(steps, axis=1), err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def many_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardedBlocks:
+    """32 shards, the last a short one, of long blocks."""
+    folder, length = str(tmp_path_factory.mktemp("many")), 1024
+    shards = [
+        write_shard(
+            folder,
+            f"{number}.tfrecord",
+            [
+                {
+                    "input_ids": np.full((num_rows, length), 300),
+                    "special_tokens_mask": np.zeros((num_rows, length), np.bool_),
+                    "num_tokens": np.full(num_rows, length),
+                    "example_id": 70 * number + np.arange(num_rows),
+                    "num_text_tokens": np.full(num_rows, length),
+                    "num_unknown": np.zeros(num_rows, int),
+                }
+            ],
+        )
+        for number, num_rows in enumerate([70] * 31 + [9])
     ]
-    assert all(shares)
-    assert sorted(chain.from_iterable(shares)) == list(range(NUM_BLOCKS))
+    return ShardedBlocks(folder, tuple(shards), length, with_words=False)
 
 
-def test_too_few_shards_for_the_workers(blocks: ShardedBlocks) -> None:
-    with pytest.raises(UserError, match=r"has 5 shards for 6 workers; .*--blocks-per-shard"):
-        blocks.of_worker(0, len(SHARD_SIZES) + 1)
+def measure_bytes(blocks: ShardedBlocks, first: int, last: int) -> int:
+    """Bytes that this process reads from files meanwhile."""
+
+    def read_so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    chunks = blocks.read_shuffled(SEED, first, last)
+    before = read_so_far()
+    for _ in chunks:
+        pass
+    return read_so_far() - before
+
+
+def test_a_pipeline_reads_its_share_alone(
+    many_shards: ShardedBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The buffers of the real size would hold whole shards.
+    monkeypatch.setattr(blocks_module, "_BUFFER_BYTES", 2**12)
+    num_bytes = sum(shard.num_bytes for shard in many_shards.shards)
+    for num_pipelines in (1, 2, 4, 8):
+        for number in range(num_pipelines):
+            share = many_shards.of_pipeline(number, num_pipelines)
+            assert measure_bytes(share, 0, many_shards.num_blocks) <= 1.1 * num_bytes / num_pipelines
+
+
+def test_a_start_late_in_an_epoch_reads_the_rest_of_it(
+    many_shards: ShardedBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks_module, "_BUFFER_BYTES", 2**12)
+    monkeypatch.setattr(blocks_module, "WINDOW_BLOCKS", 128)
+    num_bytes = sum(shard.num_bytes for shard in many_shards.shards)
+    num_blocks = many_shards.num_blocks
+    assert measure_bytes(many_shards, num_blocks * 9 // 10, num_blocks) <= 0.2 * num_bytes
+
+
+def test_shards_of_a_manifest_without_offsets(blocks: ShardedBlocks, windows: None) -> None:
+    earlier = replace(blocks, shards=tuple(replace(shard, offsets=[0]) for shard in blocks.shards))
+    for first in (0, 50):
+        assert_same(*(read_columns(each.read_shuffled(SEED, first, 200)) for each in (earlier, blocks)))
+
+
+def test_offsets_that_are_none_of_blocks(blocks: ShardedBlocks) -> None:
+    shards = list(blocks.shards)
+    shards[2] = replace(shards[2], offsets=[0, *(offset + 1 for offset in shards[2].offsets[1:])])
+    wrong = replace(blocks, shards=tuple(shards))
+    with pytest.raises(tf.errors.DataLossError) as failure:
+        read_columns(wrong.read_shuffled(SEED, 0, NUM_BLOCKS))
+    assert "2.tfrecord' is corrupt: it holds no such blocks" in str(wrong.explain(failure.value))
+
+
+def test_a_number_of_pipelines_that_does_not_fit_is_told(
+    blocks: ShardedBlocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    for num_pipelines in (1, 2, 4):
+        blocks.of_pipeline(0, num_pipelines)
+    assert not caplog.messages
+    blocks.of_pipeline(0, 6)
+    assert "6 input pipelines share 5 shards, so each reads 1/2 of the bytes" in caplog.text
 
 
 # === A remote file system ===

@@ -31,12 +31,10 @@ from tfmlm.cli.main import main
 from tfmlm.config import Config, DistributeConfig, ExportConfig
 from tfmlm.config.load import dump_config
 
-NUM_WORKERS = 2
 
-
-def start_workers(
-    config: Config, folder: Path, num_workers: int = NUM_WORKERS
-) -> list[subprocess.Popen[str]]:
+def start_workers(config: Config, folder: Path, num_workers: int = 2) -> list[subprocess.Popen[str]]:
+    if num_workers == 1:
+        return [start(config, folder / "alone.yaml")]
     return start_each([config] * num_workers, folder)
 
 
@@ -199,16 +197,24 @@ def test_a_worker_that_fails_tells_the_others_why(tmp_path: Path, text_file: Pat
 
 
 @pytest.mark.long
-def test_two_workers_train_from_shards_of_their_own(tmp_path: Path, text_file: Path) -> None:
+def test_workers_train_from_shards_as_one_process_does(tmp_path: Path, text_file: Path) -> None:
     config = make_config(tmp_path, text_file, max_steps=6)
     (tmp_path / "prepare.yaml").write_text(dump_config(config))
     shards = tmp_path / "shards"
     assert (
-        main(["prepare", str(tmp_path / "prepare.yaml"), "--output", str(shards), "--blocks-per-shard=100"])
+        main(["prepare", str(tmp_path / "prepare.yaml"), "--output", str(shards), "--blocks-per-shard=20"])
         == 0
     )
-    finish(start_workers(replace(config, data=replace(config.data, source=str(shards))), tmp_path))
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 6
+    config = replace(config, data=replace(config.data, source=str(shards)))
+    losses = []
+    for num_workers in (1, 2, 4):
+        folder = tmp_path / f"of_{num_workers}"
+        one = in_folder(config, folder)
+        one = replace(one, train=replace(one.train, per_replica_batch_size=8 // num_workers))
+        finish(start_workers(one, tmp_path, num_workers))
+        losses.append(read_losses(folder))
+    for others in losses[1:]:
+        np.testing.assert_allclose(others, losses[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What can be shown of the TPU path without a TPU: the step compiles whole, with static shapes."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
 from tests.tiny import TINY_CONFIGS, long_but, make_tiny, with_one_layer
 from tfmlm.config import Config, DataConfig, TrainConfig
+from tfmlm.errors import UserError
+from tfmlm.training import setup
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
 
@@ -26,6 +31,48 @@ def test_the_training_step_is_one_xla_program_without_host_calls(model_type: str
         assert host_call not in program
     # A dynamic dimension is written as <=n.
     assert not re.search(r"\[[^\]]*<=", program)
+
+
+class FakeTPU(tf.distribute.TPUStrategy):
+    """A slice, as far as its hosts' names."""
+
+    def __init__(self, job: str) -> None:
+        self.devices = tuple(f"/job:{job}/replica:0/task:{host}/device:TPU:0" for host in range(2))
+
+    @property
+    def extended(self) -> SimpleNamespace:
+        return SimpleNamespace(worker_devices=self.devices, _in_multi_worker_mode=lambda: False)
+
+
+class StoppedError(Exception):
+    """The check was passed."""
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_other_hosts_read_nothing_but_shards(
+    streaming: bool, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(config: Config) -> None:
+        raise StoppedError
+
+    config = replace(
+        config,
+        data=replace(config.data, streaming=streaming),
+        train=replace(config.train, max_steps=1, max_seconds=None),
+    )
+    monkeypatch.setattr(setup, "check_model", stop)
+    monkeypatch.setattr(setup, "make_strategy", lambda distribute: FakeTPU("worker"))
+    with pytest.raises(
+        UserError, match=r"a TPU of other hosts reads nothing but shards; run `tfmlm prepare`"
+    ):
+        setup.set_up(config)
+
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(StoppedError):
+        setup.set_up(replace(config, data=replace(config.data, source=str(tmp_path))))
+    monkeypatch.setattr(setup, "make_strategy", lambda distribute: FakeTPU("localhost"))
+    with pytest.raises(StoppedError):
+        setup.set_up(config)
 
 
 def test_a_host_call_does_not_compile() -> None:

@@ -4,12 +4,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.sharded import assert_one_line, fill_folder, prepare
 from tests.tiny import write_hub_folder
 from tfmlm.cli.main import main
+from tfmlm.config.load import load_config
+from tfmlm.data.packing import Columns
+from tfmlm.training.setup import set_up
+from tfmlm.training.train import make_batches
 
 BAD_ROW = "data.on_bad_rows=skip"
 
@@ -39,6 +44,31 @@ def test_train_and_evaluate_from_shards(folder: Path, capfd: pytest.CaptureFixtu
     capfd.readouterr()
     assert main(["evaluate", str(folder / "run"), "--json"]) == 0
     assert f"{json.loads(capfd.readouterr().out)['perplexity']:.6g}" == f"{result['perplexity']:.6g}"
+
+
+def test_replicas_take_their_parts_of_one_batch(folder: Path) -> None:
+    """Two replicas of one input pipeline."""
+    assert prepare(folder) == 0
+    overrides = [f"data.source={folder / 'shards'}", "train.max_steps=5"]
+
+    def read_steps(*more: str) -> list[Columns]:
+        config = load_config(folder / "config.yaml", [*overrides, *more])
+        setup = set_up(config)
+        strategy = setup.model.distribute_strategy
+        return [
+            {
+                name: np.concatenate([part.numpy() for part in strategy.experimental_local_results(values)])
+                for name, values in batch.items()
+            }
+            for batch in make_batches(config, setup, first_step=2)
+        ]
+
+    alone = read_steps("distribute.strategy=one_device", "train.per_replica_batch_size=4")
+    mirrored = read_steps("distribute.strategy=mirrored")
+    assert len(alone) == 3
+    for one, other in zip(alone, mirrored, strict=True):
+        for name, rows in one.items():
+            np.testing.assert_array_equal(rows, other[name], err_msg=name)
 
 
 def write_other_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import mmap
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +23,8 @@ from tfmlm.data.packing import NO_TOKENS, BlockFormat, Columns, pack_texts
 from tfmlm.data.shards import Manifest, Shard, find_corrupt_shard
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
 
 BLOCKS_A_CHUNK = 256
 """Blocks that are read and masked at once; at a batch of 16, calls would cost more than the work."""
@@ -53,6 +57,10 @@ class Blocks(Protocol):
     def num_blocks(self) -> int | None:
         """How many there are; None if only reading them all would tell."""
 
+    @property
+    def num_pipelines(self) -> int:
+        """Input pipelines that share them; `read_shuffled` gives the part of one."""
+
     def read_in_order(self) -> tf.data.Dataset:
         """Every block once."""
 
@@ -70,11 +78,13 @@ class Blocks(Protocol):
         """Turns an error that reading raised into one line; None if it is not about reading."""
 
 
-def shuffle_windows(rows: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
-    """Shuffles each `WINDOW_BLOCKS` rows among each other.
+def shuffle_windows(
+    rows: tf.data.Dataset, seed: tf.Tensor, window_blocks: int, first_window: tf.Tensor | int = 0
+) -> tf.data.Dataset:
+    """Windows of `window_blocks` rows, each shuffled.
 
     `Dataset.shuffle` takes no seed that is computed in the graph, and mixes in TensorFlow's global seed; this
-    order is a function of `seed`, int64 [2], alone.
+    order is a function of `seed`, int64 [2], and the window's number alone.
     """
 
     def shuffle(index: tf.Tensor, window: Any) -> Any:
@@ -83,7 +93,7 @@ def shuffle_windows(rows: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
         return tf.nest.map_structure(lambda column: tf.gather(column, order), window)
 
     # The next window is read while this one is used.
-    return rows.batch(WINDOW_BLOCKS).enumerate().map(shuffle).prefetch(1).unbatch()
+    return rows.batch(window_blocks).enumerate(first_window).map(shuffle).prefetch(1)
 
 
 # === Packed: in an Arrow file on this machine, read in any order ===
@@ -128,6 +138,7 @@ class PackedBlocks:
 
     table: Dataset
     mapping: mmap.mmap | None = None
+    num_pipelines = 1
 
     @property
     def num_blocks(self) -> int:
@@ -140,7 +151,7 @@ class PackedBlocks:
 
     def read_shuffled(self, seed: int, first: int, last: int) -> tf.data.Dataset:
         """Exactly the blocks at `first` to `last`; each epoch is a permutation of its own."""
-        chunks = self._stack_rows(self.table.select(order_examples(self.num_blocks, seed, first, last)))
+        chunks = self._stack_rows(_ShuffledEpochs(self.table, seed, first, last))
 
         def add_epoch(index: tf.Tensor, chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             num_rows = tf.shape(chunk["example_id"], tf.int64)[0]
@@ -178,16 +189,58 @@ class PackedBlocks:
         return None
 
 
-def order_examples(num_examples: int, seed: int, first: int, last: int) -> NDArray[np.int64]:
-    """Examples at the positions `first` to `last` of the endless sequence of shuffled epochs.
+class _ShuffledEpochs(Dataset):
+    """The rows at the positions `first` to `last` of the endless sequence of a table's shuffled epochs.
+
+    `prepare_tf_dataset` takes nothing but a `Dataset`, and asks it for its length and for rows by their
+    numbers only. So no array of positions is needed, which `Dataset.select` would keep whole.
+    """
+
+    def __init__(self, table: Dataset, seed: int, first: int, last: int) -> None:
+        # Without a fingerprint `datasets` would hash the whole table for one.
+        super().__init__(table.data, fingerprint="shuffled-epochs")
+        self._table = table.with_format("numpy")
+        self._seed = seed
+        self._first = first
+        self._last = last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __getitem__(self, key: slice | Sequence[int]) -> dict[str, NDArray[Any]]:
+        positions = self._first + np.r_[key]
+        rows: dict[str, NDArray[Any]] = self._table[order_examples(len(self._table), self._seed, positions)]
+        return rows
+
+
+_CIPHER_ROUNDS = 8
+"""With the 4 of `tf.random.experimental.index_shuffle`, neighbours among 10^9 examples stay neighbours."""
+
+
+def order_examples(num_examples: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Examples at positions of the endless sequence of shuffled epochs.
+
+    Each is computed by itself, by a block cipher over the positions of an epoch. That costs 0.2 ms for each
+    where there are 3 examples, and a thousandth from 1000 on, because the cipher has at least 16 bits.
+
+    Args:
+        num_examples: of an epoch.
+        seed: 0 or more.
+        positions: int64 [n].
 
     Returns:
-        int64 [last - first], indices below `num_examples`.
+        int64 [n], indices below `num_examples`.
     """
-    epochs = range(first // num_examples, -(-last // num_examples))
-    orders = [np.random.default_rng((seed, epoch)).permutation(num_examples) for epoch in epochs]
-    start = epochs.start * num_examples
-    return np.concatenate([np.empty(0, np.int64), *orders])[first - start : last - start]
+    epochs, places = np.divmod(positions, num_examples)
+    epochs, epoch_of_each = np.unique(epochs, return_inverse=True)
+    # The cipher takes as few as 8 bits of each word of its key, so these must depend on all of the seed.
+    keys = np.array(
+        [np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(3) for epoch in epochs.tolist()]
+    )
+    order: NDArray[np.int64] = tf.raw_ops.RandomIndexShuffle(
+        index=places, seed=keys[epoch_of_each], max_index=np.int64(num_examples - 1), rounds=_CIPHER_ROUNDS
+    ).numpy()
+    return order
 
 
 class _BlockColumns(tf.Module):
@@ -216,13 +269,90 @@ def _narrow(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 READING_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 """Raised for a record that is no block: TensorFlow puts it into the message, and decodes that as UTF-8."""
 
-_FILES_AT_ONCE = 16
-"""Shards that are read in turn, so that a window holds texts from far apart."""
+MAX_LANES = 64
+"""Places of an epoch that are read at once: so many remote reads are on their way, and buffers in memory."""
 
-_BLOCKS_A_TURN = 16
-_BUFFER_BYTES = 2**20
+_BUFFER_BYTES = 2**18
 
 _Tensors = dict[str, tf.Tensor]
+
+
+class _Files(NamedTuple):
+    """Shards as tensors, so that a dataset in a graph can open one at any block.
+
+    Attributes:
+        paths: string [num_shards].
+        num_blocks: int64 [num_shards].
+        strides: blocks from one offset to the next, int64 [num_shards].
+        offsets: of every such block in its file, in bytes, int64 [num_shards, n]; the rest is 0.
+    """
+
+    paths: tf.Tensor
+    num_blocks: tf.Tensor
+    strides: tf.Tensor
+    offsets: tf.Tensor
+
+    @classmethod
+    def of(cls, folder: str, shards: Sequence[Shard]) -> _Files:
+        return cls(
+            tf.constant([posixpath.join(folder, shard.name) for shard in shards]),
+            tf.constant([shard.num_blocks for shard in shards], tf.int64),
+            tf.constant([shard.offset_stride for shard in shards], tf.int64),
+            tf.ragged.constant([shard.offsets for shard in shards], tf.int64).to_tensor(),
+        )
+
+    def open_lanes(
+        self, num_lanes: int, window_blocks: int, first_window: tf.Tensor, seed: tf.Tensor
+    ) -> Callable[[tf.Tensor], tf.data.Dataset]:
+        """Shuffles the shards, and cuts them into lanes.
+
+        Args:
+            num_lanes: how many; those of lower numbers are a block longer if it does not divide the blocks.
+            window_blocks: blocks of a lane that are shuffled among each other.
+            first_window: where in the lanes to begin.
+            seed: of the order, int64 [2].
+
+        Returns:
+            Opens the lane of a number, as windows of records, string [n].
+        """
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(self.paths), dtype=tf.int64), seed)
+        ends = tf.cumsum(tf.gather(self.num_blocks, order))
+
+        def find_start(lane: tf.Tensor) -> tf.Tensor:
+            return lane * (ends[-1] // num_lanes) + tf.minimum(lane, ends[-1] % num_lanes)
+
+        def open_lane(lane: tf.Tensor) -> tf.data.Dataset:
+            first, last = find_start(lane) + first_window * window_blocks, find_start(lane + 1)
+            places = tf.searchsorted(ends, [first, last - 1], "right", tf.int64)
+
+            def read_part(place: tf.Tensor) -> tf.data.Dataset:
+                start = ends[place] - self.num_blocks[order[place]]
+                return self.read(order[place], tf.maximum(first - start, 0), last - start)
+
+            records = tf.data.Dataset.range(places[0], places[1] + 1).flat_map(read_part)
+            return shuffle_windows(records, tf.random.fold_in(seed, lane), window_blocks, first_window)
+
+        return open_lane
+
+    def read(self, shard: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.data.Dataset:
+        """The records `first` to `last` of a shard, or to its end; all are int64 []."""
+        stride = self.strides[shard]
+        # `tf.data.TFRecordDataset` is this operation without its offset. With it, TensorFlow cannot turn the
+        # dataset into a graph again, as it does to optimize it, unless it is made in a function of a graph.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self.paths[shard],
+            compression_type="",
+            buffer_size=_BUFFER_BYTES,
+            byte_offsets=self.offsets[shard, first // stride],
+        )
+        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        return records.skip(first % stride).take(tf.minimum(last, self.num_blocks[shard]) - first)
+
+
+def _take_in_turn(windows: tf.RaggedTensor) -> tf.Tensor:
+    """One record of each lane, then the next of each; at the end of an epoch some lanes have one less."""
+    records = tf.reshape(tf.transpose(windows.to_tensor()), [-1])
+    return tf.boolean_mask(records, tf.reshape(tf.transpose(tf.sequence_mask(windows.row_lengths())), [-1]))
 
 
 @dataclass(frozen=True)
@@ -234,12 +364,16 @@ class ShardedBlocks:
         shards: files in it.
         block_size: L.
         with_words: read the column `starts_word`.
+        pipeline: the number of this input pipeline among those that share the blocks.
+        num_pipelines: how many they are.
     """
 
     folder: str
     shards: tuple[Shard, ...]
     block_size: int
     with_words: bool
+    pipeline: int = 0
+    num_pipelines: int = 1
 
     @classmethod
     def of_split(cls, folder: str, manifest: Manifest, split: str, with_words: bool) -> ShardedBlocks:
@@ -251,54 +385,64 @@ class ShardedBlocks:
         """As the manifest has it."""
         return sum(shard.num_blocks for shard in self.shards)
 
-    def of_worker(self, index: int, num_workers: int) -> ShardedBlocks:
-        """The share of one of several workers: every `num_workers`-th shard.
+    @property
+    def num_lanes(self) -> int:
+        """Lanes that `read_shuffled` cuts an epoch into: a power of two, as numbers of workers mostly are."""
+        return 1 << min(MAX_LANES, len(self.shards)).bit_length() - 1
 
-        Raises:
-            UserError: there are fewer shards than workers.
-        """
-        if len(self.shards) < num_workers:
-            raise UserError(
-                f"{self.folder!r} has {len(self.shards)} shards for {num_workers} workers; run "
-                "`tfmlm prepare` again with a smaller --blocks-per-shard"
+    def of_pipeline(self, number: int, num_pipelines: int) -> ShardedBlocks:
+        """The share of one of several input pipelines: every `num_pipelines`-th block of `read_shuffled`."""
+        num_readers = math.gcd(num_pipelines, self.num_lanes)
+        if num_readers < num_pipelines:
+            _LOGGER.warning(
+                "%d input pipelines share %d shards, so each reads 1/%d of the bytes; if they are a power of "
+                "two, and no more than the shards and %d, each reads its own share alone",
+                num_pipelines,
+                len(self.shards),
+                num_readers,
+                MAX_LANES,
             )
-        return replace(self, shards=self.shards[index::num_workers])
+        return replace(self, pipeline=number, num_pipelines=num_pipelines)
 
     def read_in_order(self) -> tf.data.Dataset:
         """Every block once."""
-        records = tf.data.TFRecordDataset(self._paths(), buffer_size=_BUFFER_BYTES)
+        paths = [posixpath.join(self.folder, shard.name) for shard in self.shards]
+        records = tf.data.TFRecordDataset(paths, buffer_size=_BUFFER_BYTES)
         return records.batch(BLOCKS_A_CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
 
     def read_shuffled(self, seed: int, first: int, last: int) -> tf.data.Dataset:
-        """The endless sequence from `first` on; an epoch shuffles the shards, and the blocks in windows.
+        """This pipeline's part of the endless sequence from `first` on.
 
-        Blocks before `first` in its epoch are read and passed over unparsed.
+        An epoch's shards are shuffled, laid end to end, and cut into lanes of one length; position p of the
+        epoch lies in lane p mod `num_lanes`. Within a lane, blocks are shuffled in windows. So the order is a
+        function of the seed and the manifest. Pipeline w of N takes the positions that are w modulo N, and
+        opens only the lanes that those lie in, each at the window where it begins.
         """
-        first_epoch, skipped = divmod(first, self.num_blocks)
-        num_epochs = -(-last // self.num_blocks) - first_epoch
+        files = _Files.of(self.folder, self.shards)
+        num_blocks, num_lanes = self.num_blocks, self.num_lanes
+        window_blocks = max(1, WINDOW_BLOCKS // num_lanes)
+        num_readers = math.gcd(self.num_pipelines, num_lanes)
 
-        def read_epoch(number: tf.Tensor) -> tf.data.Dataset:
-            epoch = first_epoch + number
-            records = self._read_epoch(tf.stack([tf.constant(seed % 2**63, tf.int64), epoch]))
-            chunks = records.skip(tf.where(number == 0, tf.constant(skipped, tf.int64), 0)).batch(
-                BLOCKS_A_CHUNK
+        def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            # Of the positions from `start` on, those that are `residue` modulo the number of pipelines.
+            start = tf.maximum(first - epoch * num_blocks, 0)
+            residue = (self.pipeline - epoch * num_blocks) % self.num_pipelines
+            first_window = start // (window_blocks * num_lanes)
+            windows = tf.data.Dataset.range(residue % num_readers, num_lanes, num_readers).interleave(
+                files.open_lanes(num_lanes, window_blocks, first_window, tf.stack([seed % 2**63, epoch])),
+                cycle_length=num_lanes // num_readers,
+                block_length=1,
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
             )
-            return chunks.map(
+            records = windows.ragged_batch(num_lanes // num_readers).map(_take_in_turn).unbatch()
+            start += (residue - start) % self.num_pipelines - first_window * window_blocks * num_lanes
+            share = records.skip(start // num_readers).shard(self.num_pipelines // num_readers, 0)
+            return share.batch(BLOCKS_A_CHUNK).map(
                 lambda chunk: self._add_epoch(self._parse(chunk), epoch), num_parallel_calls=tf.data.AUTOTUNE
             )
 
-        return tf.data.Dataset.range(num_epochs).flat_map(read_epoch)
-
-    def _read_epoch(self, seed: tf.Tensor) -> tf.data.Dataset:
-        paths = tf.random.experimental.stateless_shuffle(tf.constant(self._paths()), seed)
-        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            lambda path: tf.data.TFRecordDataset(path, buffer_size=_BUFFER_BYTES),
-            cycle_length=min(_FILES_AT_ONCE, len(self.shards)),
-            block_length=_BLOCKS_A_TURN,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return shuffle_windows(records, seed)
+        return tf.data.Dataset.range(first // num_blocks, -(-last // num_blocks)).flat_map(read_epoch)
 
     def count_unknown(self) -> TokenCounts:
         """As the manifest has it."""
@@ -325,12 +469,13 @@ class ShardedBlocks:
         try:
             for _ in replace(self, shards=(shard,)).read_in_order():
                 pass
+            files = _Files.of(self.folder, [shard])
+            starts = tf.data.Dataset.range(0, shard.num_blocks, shard.offset_stride)
+            for _ in starts.flat_map(lambda start: files.read(tf.zeros_like(start), start, start + 1)):
+                pass
         except READING_ERRORS:
             return False
         return True
-
-    def _paths(self) -> list[str]:
-        return [posixpath.join(self.folder, shard.name) for shard in self.shards]
 
     def _parse(self, records: tf.Tensor) -> _Tensors:
         rows = ["input_ids", "special_tokens_mask", *(["starts_word"] if self.with_words else [])]
@@ -359,6 +504,7 @@ class StreamedBlocks:
     """See `Blocks`. Starting at a later position reads, and passes over, everything before it."""
 
     num_blocks = None
+    num_pipelines = 1
 
     def __init__(
         self, texts: TextStream, tokenizer: PreTrainedTokenizerFast, block_format: BlockFormat
@@ -375,8 +521,8 @@ class StreamedBlocks:
     def read_shuffled(self, seed: int, first: int, last: int) -> tf.data.Dataset:
         """The endless stream, shuffled in windows."""
         blocks = self._read(num_epochs=None).unbatch()
-        shuffled = shuffle_windows(blocks, tf.constant([seed % 2**63, 0], tf.int64))
-        return shuffled.skip(first).take(last - first).batch(BLOCKS_A_CHUNK)
+        shuffled = shuffle_windows(blocks, tf.constant([seed % 2**63, 0], tf.int64), WINDOW_BLOCKS)
+        return shuffled.unbatch().skip(first).take(last - first).batch(BLOCKS_A_CHUNK)
 
     def count_unknown(self) -> TokenCounts:
         """Of as many texts as are held out at most."""

@@ -26,14 +26,15 @@ def make_training_batches(
     of (seed, step) alone, so a resumed run sees what an uninterrupted one would.
 
     Returns:
-        A dataset of `input_ids`, `attention_mask` and `labels`, int32 [global_batch_size, L] each.
+        A dataset of `input_ids`, `attention_mask` and `labels`, int32 [global_batch_size, L] each; of blocks
+        that N input pipelines share, this one's [global_batch_size / N, L] of every step.
     """
     chunks = blocks.read_shuffled(seed, first_step * global_batch_size, last_step * global_batch_size)
 
     def mask(chunk: Batch) -> Batch:
         return collator(chunk, epoch=chunk["epoch"])
 
-    batches = _map(chunks, mask).rebatch(global_batch_size, drop_remainder=True)
+    batches = _map(chunks, mask).rebatch(global_batch_size // blocks.num_pipelines, drop_remainder=True)
     return _spread(batches.take(last_step - first_step).prefetch(tf.data.AUTOTUNE))
 
 

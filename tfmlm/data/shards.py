@@ -36,6 +36,15 @@ _SHARD_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 _Record = TypeVar("_Record")
 
+_MAX_OFFSETS = 32
+"""Of a shard: reading from a block on reads at most 1/32 of a shard before it."""
+
+_FRAME_BYTES = 16
+"""Length and checksums of a record in a TFRecord file."""
+
+_START_ALONE = {"offsets": [0]}
+"""Of a shard in a manifest of a version that wrote no offsets."""
+
 SPLITS = ("train", "validation")
 
 
@@ -51,6 +60,7 @@ class Shard:
         num_unknown: those of these that the tokenizer does not know.
         num_bytes: size of the file.
         sha256: of the file.
+        offsets: where in the file every `offset_stride`-th block begins, in bytes.
     """
 
     name: str
@@ -58,8 +68,14 @@ class Shard:
     num_tokens: int
     num_bytes: int
     sha256: str
+    offsets: list[int]
     num_text_tokens: int = 0
     num_unknown: int = 0
+
+    @property
+    def offset_stride(self) -> int:
+        """Blocks from one offset to the next."""
+        return -(-self.num_blocks // len(self.offsets))
 
 
 @dataclass(frozen=True)
@@ -89,20 +105,22 @@ class Manifest:
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
     counts = dict.fromkeys(("num_tokens", "num_text_tokens", "num_unknown"), 0)
-    num_blocks = 0
+    offsets = [0]
     with begin_remote_file(folder, name) as unfinished:
         with tf.io.TFRecordWriter(unfinished) as writer:
             for columns in blocks:
-                num_blocks += len(columns["example_id"])
                 for count in counts:
                     counts[count] += int(columns[count].sum())
                 for record in _serialize(columns):
                     writer.write(record)
+                    offsets.append(offsets[-1] + _FRAME_BYTES + len(record))
+        num_bytes, num_blocks = offsets.pop(), len(offsets)
         return Shard(
             name=name,
             num_blocks=num_blocks,
-            num_bytes=tf.io.gfile.stat(unfinished).length,
+            num_bytes=num_bytes,
             sha256=hash_file(unfinished),
+            offsets=offsets[:: -(-num_blocks // _MAX_OFFSETS)],
             **counts,
         )
 
@@ -193,7 +211,9 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
             f"{path!r} is of format {found!r}, not {_FORMAT}; run `tfmlm prepare` again with this version"
         )
     try:
-        splits = {name: [_make(Shard, shard) for shard in fields["splits"][name]] for name in SPLITS}
+        splits = {
+            name: [_make(Shard, _START_ALONE | shard) for shard in fields["splits"][name]] for name in SPLITS
+        }
         bad_rows = [_make(BadRow, row) for row in fields["bad_rows"]]
         manifest = _make(Manifest, fields | {"splits": splits, "bad_rows": bad_rows})
         names = [shard.name for shards in splits.values() for shard in shards]
@@ -201,9 +221,22 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
             raise ValueError("a shard's name is a path")
         if not all(splits.values()) or not all(shard.num_blocks > 0 for shard in chain(*splits.values())):
             raise ValueError("a split or a shard holds no blocks")
+        if not all(map(_has_offsets, chain(*splits.values()))):
+            raise ValueError("a shard's offsets are no places of blocks")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path!r} is damaged ({error}); run `tfmlm prepare` again") from error
     return manifest
+
+
+def _has_offsets(shard: Shard) -> bool:
+    """Whether the offsets could be the shard's; only reading would tell more."""
+    offsets = shard.offsets
+    return (
+        all(type(offset) is int for offset in offsets)
+        and offsets[:1] == [0]
+        and offsets == sorted({*offsets})
+        and len(offsets) <= shard.num_blocks
+    )
 
 
 def _make(kind: type[_Record], values: dict[str, Any]) -> _Record:

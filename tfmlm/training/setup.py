@@ -19,6 +19,7 @@ from tfmlm.data.prepare import (
     measure_unknown,
     prepare_data,
 )
+from tfmlm.data.shards import is_shard_folder
 from tfmlm.errors import UserError
 from tfmlm.training.cluster import explained_worker_loss
 from tfmlm.training.heads import ARCHITECTURES
@@ -96,6 +97,7 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     strategy = make_strategy(config.distribute)
     accelerators = _say(find_unused_accelerators())
     _check_length(strategy, config)
+    _check_reading(strategy, config)
     check_model(config)
     tf.keras.utils.set_random_seed(config.run.seed)
     _LOGGER.info("reading %s", config.data.source)
@@ -223,6 +225,19 @@ def _check_length(strategy: tf.distribute.Strategy, config: Config) -> None:
         raise UserError(
             f"train.max_seconds is {config.train.max_seconds}, and several workers have no common clock; set "
             "train.max_steps instead"
+        )
+
+
+def _check_reading(strategy: tf.distribute.Strategy, config: Config) -> None:
+    """Checks that the hosts of a TPU can read the data: Python runs in this process alone."""
+    if (
+        isinstance(strategy, tf.distribute.TPUStrategy)
+        and any("/job:localhost/" not in device for device in strategy.extended.worker_devices)
+        and not is_shard_folder(config.data.source)
+    ):
+        raise UserError(
+            f"data.source is {config.data.source!r}, and a TPU of other hosts reads nothing but shards; run "
+            "`tfmlm prepare` first, to a folder that they can read (gs://), and set data.source to it"
         )
 
 

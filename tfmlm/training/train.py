@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from contextlib import closing
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -19,7 +19,6 @@ from tfmlm.signals import noting_stop_signals
 from tfmlm.training.agreement import agree_on_start, restore_together
 from tfmlm.training.callbacks import EvaluateAndChoose, StopTogether, make_callbacks, make_due_check
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.cluster import read_cluster
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.progress import make_progress
 from tfmlm.training.run_log import RunLog
@@ -144,22 +143,24 @@ def fit(
 def make_batches(
     config: Config, setup: Setup, first_step: int
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """The batches that are left; several workers read shards of their own."""
+    """The batches that are left; of shards, each input pipeline reads its share for its own replicas."""
     strategy = setup.model.distribute_strategy
+    blocks = setup.data.train
 
-    def make(blocks: Blocks, batch_size: int) -> tf.data.Dataset:
+    def make(blocks: Blocks) -> tf.data.Dataset:
         return make_training_batches(
-            blocks, setup.collator, config.run.seed, first_step, setup.total_steps, batch_size
+            blocks, setup.collator, config.run.seed, first_step, setup.total_steps, setup.blocks_per_step
         )
 
-    def make_of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        num_workers = context.num_input_pipelines
-        blocks = cast(ShardedBlocks, setup.data.train).of_worker(context.input_pipeline_id, num_workers)
-        return make(blocks, setup.blocks_per_step // num_workers)
+    def make_share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        assert isinstance(blocks, ShardedBlocks)
+        batches = make(blocks.of_pipeline(context.input_pipeline_id, context.num_input_pipelines))
+        # The replicas of a pipeline take its batches in turn.
+        return batches.rebatch(context.get_per_replica_batch_size(setup.blocks_per_step), drop_remainder=True)
 
-    if isinstance(setup.data.train, ShardedBlocks) and read_cluster().num_workers > 1:
-        return strategy.distribute_datasets_from_function(make_of_worker)
-    return make(setup.data.train, setup.blocks_per_step)
+    if isinstance(blocks, ShardedBlocks) and strategy.num_replicas_in_sync > 1:
+        return strategy.distribute_datasets_from_function(make_share)
+    return make(blocks)
 
 
 def _describe_best(best_step: int | None, last_step: int) -> str:
