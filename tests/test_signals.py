@@ -4,17 +4,21 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from tests.tiny_run import PowerCutError, cut_after, make_config
+from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder, make_config
+from tfmlm import run as run_module
+from tfmlm.config import ExportConfig
 from tfmlm.errors import PreemptedError, UserError
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.server import serve
 from tfmlm.run import run
 from tfmlm.signals import handling_signals, noting_stop_signals
+from tfmlm.training import setup as setup_stage
 from tfmlm.training import train as fit_module
 from tfmlm.training.callbacks import make_callbacks
 
@@ -86,6 +90,45 @@ def test_sigterm_after_the_last_step_was_looked_at_is_heeded(
         with pytest.raises(PreemptedError, match="told to end amid an evaluation"):
             run(config)
     assert run(config).result.steps == 2
+
+
+STAGES = {
+    "reading the text": (setup_stage, "prepare_data"),
+    "making the model": (setup_stage, "make_model"),
+    "the first samples": (run_module, "_fill_before_training"),
+    "an evaluation": (fit_module, "evaluate_held_out"),
+    "the log": (fit_module, "RunLog"),
+    "saving the model": (run_module, "save_model_folder"),
+    "the export": (run_module, "export_run"),
+    "the card": (run_module, "write_card"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+def test_sigterm_at_any_stage_ends_the_run_which_goes_on_to_the_same_bits(
+    stage: str, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, text_file, dropout=True, max_steps=5, evaluate_every_steps=2)
+    export = ExportConfig(dir=str(tmp_path / "exports"), text_signature="off")
+    config = replace(config, export=export, run=replace(config.run, sample_texts=["a [MASK] list"]))
+    run(in_folder(config, tmp_path / "whole"))
+    module, name = STAGES[stage]
+    function = getattr(module, name)
+
+    def be_told(*arguments: object, **options: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return function(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, be_told)
+        with pytest.raises(PreemptedError, match="told to end"):
+            run(config)
+    assert not (tmp_path / "run" / "result.json").exists()
+    finished = run(config)
+    assert finished
+    assert finished.result.steps == 5
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_server_that_cannot_start_gives_the_signals_back(
