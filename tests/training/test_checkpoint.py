@@ -60,11 +60,35 @@ def test_everything_comes_back(trained: Path) -> None:
         np.testing.assert_array_equal(variable, np.full(variable.shape, 3), err_msg=variable.name)
 
 
+def test_one_step_alone_can_be_asked_for(trained: Path) -> None:
+    model = make_model(seed=1)
+    checkpoint = TrainingCheckpoint(model, trained)
+    assert checkpoint.restore_step(2)
+    assert int(model.step) == 2
+    assert first_weight(model) == 2
+    assert not checkpoint.restore_step(4)
+
+
+def test_its_values_are_the_weights_and_what_the_optimizer_holds(trained: Path) -> None:
+    model = make_model(seed=1)
+    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint.restore()
+    values = checkpoint.list_values()
+    assert len(values) > len(model.model.weights) > 0
+    for value in values:
+        np.testing.assert_array_equal(value, np.full(value.shape, 3))
+
+
 def test_a_new_run_begins_at_nothing(tmp_path: Path) -> None:
     checkpoint = TrainingCheckpoint(make_model(), tmp_path)
     assert checkpoint.restore() == 0
-    state = [checkpoint.seconds, checkpoint.best_loss, checkpoint.stale_evaluations]
-    assert [float(variable) for variable in state] == [0.0, float("inf"), 0.0]
+    state = [
+        checkpoint.seconds,
+        checkpoint.best_loss,
+        checkpoint.stale_evaluations,
+        checkpoint.evaluated_step,
+    ]
+    assert [float(variable) for variable in state] == [0.0, float("inf"), 0.0, 0.0]
     assert not any(variable.trainable for variable in state)
 
 
