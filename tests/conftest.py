@@ -40,6 +40,8 @@ def two_logical_cpus() -> None:
     """Two replicas on one machine: real `tf.distribute`, without a GPU."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # Its default is false where the first thing computed is a graph, such as a SavedModel that is loaded.
+    tf.config.set_soft_device_placement(True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,7 +36,7 @@ def test_the_disk_is_full_while_caching(
         assert exit_code == 2, line
         assert f"cache '{small_disk}' cannot be written: No space left on device" in line
         assert "TFMLM_CACHE" in line
-        assert not list(small_disk.glob(".*"))
+        assert {path.suffix for path in small_disk.glob(".*")} <= {".lock"}
         note_fault(f"the disk is full while caching, {kilobytes_left} KB left", exit_code, line)
 
     make_room(small_disk)
