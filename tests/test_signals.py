@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from tests.tiny import SENTENCES
 from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder, make_config
 from tfmlm import run as run_module
-from tfmlm.config import ExportConfig
+from tfmlm.config import Config, ExportConfig
 from tfmlm.errors import PreemptedError, UserError
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.server import serve
@@ -104,15 +105,25 @@ STAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The configuration of a run that nothing has disturbed, which is finished."""
+    folder = tmp_path_factory.mktemp("whole")
+    text = folder / "text.txt"
+    text.write_text("\n".join(SENTENCES * 4))
+    config = make_config(folder, text, dropout=True, max_steps=5, evaluate_every_steps=2)
+    export = ExportConfig(dir=str(folder / "exports"), text_signature="off")
+    config = replace(config, export=export, run=replace(config.run, sample_texts=["a [MASK] list"]))
+    run(config)
+    return config
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_sigterm_at_any_stage_ends_the_run_which_goes_on_to_the_same_bits(
-    stage: str, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, whole: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(tmp_path, text_file, dropout=True, max_steps=5, evaluate_every_steps=2)
-    export = ExportConfig(dir=str(tmp_path / "exports"), text_signature="off")
-    config = replace(config, export=export, run=replace(config.run, sample_texts=["a [MASK] list"]))
-    run(in_folder(config, tmp_path / "whole"))
+    config = in_folder(whole, tmp_path / "run")
     module, name = STAGES[stage]
     function = getattr(module, name)
 
@@ -128,7 +139,7 @@ def test_sigterm_at_any_stage_ends_the_run_which_goes_on_to_the_same_bits(
     finished = run(config)
     assert finished
     assert finished.result.steps == 5
-    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    assert_same_weights(config.run_dir, whole.run_dir)
 
 
 def test_a_server_that_cannot_start_gives_the_signals_back(
