@@ -46,7 +46,7 @@ def ending_when_told() -> Iterator[None]:
     Raises:
         PreemptedError: it came.
     """
-    end = _End()
+    end = _EndOnce()
     try:
         with handling_signals(end, signal.SIGTERM):
             yield
@@ -58,7 +58,7 @@ def ending_when_told() -> Iterator[None]:
         raise
 
 
-class _End(StopFlag):
+class _EndOnce(StopFlag):
     """A handler that raises once; another signal must not interrupt the tidying up."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:

@@ -93,8 +93,12 @@ def differing_keys(first: Config, second: Config) -> list[str]:
 
     Where the run folder lies and what is pushed may change from one part of a run to the next.
     """
-    others = list_settings(second)
-    return [key for key, value in list_settings(first).items() if value != others[key]]
+    return compare_settings(list_settings(first), list_settings(second))
+
+
+def compare_settings(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Keys of which two `list_settings` hold another value, or one holds none."""
+    return [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
 
 
 def list_settings(config: Config) -> dict[str, Any]:

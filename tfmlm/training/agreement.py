@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tfmlm.config import Config
-from tfmlm.config.load import list_settings
+from tfmlm.config.load import compare_settings, list_settings
 from tfmlm.errors import UserError
 from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.cluster import gather, name_workers, read_cluster
 from tfmlm.training.run_log import read_initial_evaluation
-from tfmlm.training.setup import Setup
+from tfmlm.training.setup import Setup, describe_num_blocks
 
 
 def agree_on_start(
@@ -42,7 +42,7 @@ def agree_on_start(
     }
     workers = gather("start", own, config.distribute.wait_seconds)
     for number, worker in enumerate(workers):
-        keys = [key for key, value in workers[0]["settings"].items() if worker["settings"].get(key) != value]
+        keys = compare_settings(workers[0]["settings"], worker["settings"])
         if keys:
             raise UserError(
                 f"{name_workers([number])} has another configuration than the first ({', '.join(keys)}); "
@@ -61,10 +61,9 @@ def _describe_text(setup: Setup) -> str:
     """Numbers of blocks, and a checksum of the first held-out batch with its masks."""
     batch = next(iter(setup.validation.take(1).as_numpy_iterator()))
     numbers = " and ".join(
-        "a stream of" if blocks.num_blocks is None else f"{blocks.num_blocks:,}"
-        for blocks in (setup.data.train, setup.data.validation)
+        describe_num_blocks(blocks.num_blocks) for blocks in (setup.data.train, setup.data.validation)
     )
-    return f"{numbers} blocks, checksum {_add_up([batch[name] for name in sorted(batch)])}"
+    return f"{numbers}, checksum {_add_up([batch[name] for name in sorted(batch)])}"
 
 
 def restore_together(config: Config, checkpoint: TrainingCheckpoint) -> int:

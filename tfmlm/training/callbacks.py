@@ -203,9 +203,8 @@ class EvaluateAndChoose(tf.keras.callbacks.Callback):
         """Evaluates when the step is due; the time of it is not training's."""
         if not self._is_due(int(self._checkpoint.evaluated_step), self._log.step):
             return
-        with suppress(
-            PreemptedError
-        ):  # the step is saved next, and its evaluation is done when the run goes on
+        # Told to end amid it: the step is saved next, and its evaluation is done when the run goes on.
+        with suppress(PreemptedError):
             self._evaluate_and_choose()
             if self._checkpoint.is_stale(self._patience):
                 self.model.stop_training = True

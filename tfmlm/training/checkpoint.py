@@ -85,7 +85,8 @@ class TrainingCheckpoint:
 
     def restore_step(self, step: int) -> bool:
         """Restores one checkpoint; false if it is not there or cannot be read."""
-        return self._read(self._state, self.folder / _name_checkpoint(_NEWEST, step))
+        path = self.folder / _name_checkpoint(_NEWEST, step)
+        return path.is_dir() and self._read(self._state, path)
 
     def list_values(self) -> list[np.ndarray[Any, Any]]:
         """The weights and the optimizer's slots as they are."""

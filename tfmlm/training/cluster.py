@@ -299,21 +299,21 @@ def gather(name: str, value: Any, wait_seconds: float) -> list[Any]:
     if cluster.num_workers == 1:
         return [value]
     _publish(f"{name}/{cluster.number}", value)
-    values: list[Any] = []
     waiting = _Waiting(wait_seconds, "get as far as this one")
-    while len(values) < cluster.num_workers:
-        number = len(values)
+    return [_wait_for(name, number, waiting) for number in range(cluster.num_workers)]
+
+
+def _wait_for(name: str, number: int, waiting: _Waiting) -> Any:
+    while True:
         try:
-            values.append(_read(f"{name}/{number}", _LOOK_SECONDS))
-            continue
+            # Before its end is looked at: it may have ended for what this worker will see in the values too.
+            return _read(f"{name}/{number}", _LOOK_SECONDS)
         except tf.errors.DeadlineExceededError:
-            pass
+            if _END.line:
+                raise WorkerLostError(_END.line) from None
+            waiting.look([number])
         except tf.errors.OpError as error:
             raise WorkerLostError(_END.line or _GONE) from error
-        if _END.line:
-            raise WorkerLostError(_END.line)
-        waiting.look([number])
-    return values
 
 
 def wait_for_chief() -> None:

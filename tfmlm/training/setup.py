@@ -104,9 +104,9 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     data = prepare_data(config)
     _LOGGER.info(
         "%s of %d tokens to train on, %s held out",
-        _count_blocks(data.train.num_blocks),
+        describe_num_blocks(data.train.num_blocks),
         config.data.block_size,
-        _count_blocks(_at_most(data.validation.num_blocks, config.data.validation_blocks)),
+        describe_num_blocks(_at_most(data.validation.num_blocks, config.data.validation_blocks)),
     )
     collator = MaskingCollator(
         MaskableVocabulary.from_tokenizer(data.tokenizer), config.masking, config.run.seed
@@ -257,7 +257,8 @@ def _at_most(number: int | None, most: int | None) -> int | None:
     return min([each for each in (number, most) if each is not None], default=None)
 
 
-def _count_blocks(number: int | None) -> str:
+def describe_num_blocks(number: int | None) -> str:
+    """A number of blocks in words; None stands for a stream."""
     return "a stream of blocks" if number is None else f"{number:,} blocks"
 
 
