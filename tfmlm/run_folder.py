@@ -157,7 +157,7 @@ def _check_same_run(folder: RunFolder, config: Config) -> None:
             f"run folder {str(folder.path)!r} already holds a run and train.resume is never; "
             "remove the folder or choose another run.name"
         )
-    keys = differing_keys(config, load_config(folder.config_file))
+    keys = differing_keys(config, load_config(folder.config_file), goes_on=not folder.result_file.exists())
     if keys:
         raise UserError(
             f"run folder {str(folder.path)!r} holds a run of another configuration ({', '.join(keys)}); "

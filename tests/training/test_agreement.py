@@ -81,7 +81,7 @@ def setup_of_other_text(config: Config, tmp_path_factory: pytest.TempPathFactory
 
 def open_checkpoints(setups: list[Setup], folders: list[Path]) -> list[TrainingCheckpoint]:
     return [
-        TrainingCheckpoint(setup.model, folder, num_kept=9, is_writer=number == 0)
+        TrainingCheckpoint(setup.model, folder, 8, num_kept=9, is_writer=number == 0)
         for number, (setup, folder) in enumerate(zip(setups, folders, strict=True))
     ]
 
@@ -141,7 +141,7 @@ def test_other_text_is_refused(
 def saved(setups: list[Setup], tmp_path: Path) -> Path:
     """A folder with checkpoints of steps 3 and 6."""
     folder = tmp_path / "checkpoints"
-    checkpoint = TrainingCheckpoint(setups[0].model, folder, num_kept=9)
+    checkpoint = TrainingCheckpoint(setups[0].model, folder, 8, num_kept=9)
     for step in (3, 6):
         setups[0].model.step.assign(step)
         checkpoint.save(float(step))
@@ -197,6 +197,6 @@ def test_other_weights_are_refused(
     variable.assign(variable + 1)
     other = tmp_path / "other"
     model.step.assign(6)
-    TrainingCheckpoint(model, other).save(6.0)
+    TrainingCheckpoint(model, other, 8).save(6.0)
     answers = restore(together, config, open_checkpoints(setups, [saved, other]))
     assert_refused(answers, f"{ADDRESS} holds other weights at step 6 than the first")

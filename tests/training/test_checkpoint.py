@@ -44,7 +44,7 @@ def first_weight(model: MaskedLanguageModel) -> float:
 def trained(tmp_path: Path) -> Path:
     """A folder with checkpoints of the steps 1 to 3."""
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path / "checkpoints", num_kept=3)
+    checkpoint = TrainingCheckpoint(model, tmp_path / "checkpoints", 8, num_kept=3)
     for step in (1, 2, 3):
         train_to(model, step)
         checkpoint.save(seconds=10.0 * step)
@@ -53,7 +53,7 @@ def trained(tmp_path: Path) -> Path:
 
 def test_everything_comes_back(trained: Path) -> None:
     model = make_model(seed=1)
-    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
     assert checkpoint.restore() == 3
     assert float(checkpoint.seconds) == 30.0
     for variable in [*model.model.variables, *model.optimizer.variables()]:
@@ -62,7 +62,7 @@ def test_everything_comes_back(trained: Path) -> None:
 
 def test_one_step_alone_can_be_asked_for(trained: Path) -> None:
     model = make_model(seed=1)
-    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
     assert checkpoint.restore_step(2)
     assert int(model.step) == 2
     assert first_weight(model) == 2
@@ -71,7 +71,7 @@ def test_one_step_alone_can_be_asked_for(trained: Path) -> None:
 
 def test_its_values_are_the_weights_and_what_the_optimizer_holds(trained: Path) -> None:
     model = make_model(seed=1)
-    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
     checkpoint.restore()
     values = checkpoint.list_values()
     assert len(values) > len(model.model.weights) > 0
@@ -80,7 +80,7 @@ def test_its_values_are_the_weights_and_what_the_optimizer_holds(trained: Path) 
 
 
 def test_a_new_run_begins_at_nothing(tmp_path: Path) -> None:
-    checkpoint = TrainingCheckpoint(make_model(), tmp_path)
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path, 8)
     assert checkpoint.restore() == 0
     state = [
         checkpoint.seconds,
@@ -93,14 +93,14 @@ def test_a_new_run_begins_at_nothing(tmp_path: Path) -> None:
 
 
 def test_it_is_stale_after_as_many_evaluations_as_patience_has(tmp_path: Path) -> None:
-    checkpoint = TrainingCheckpoint(make_model(), tmp_path)
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path, 8)
     checkpoint.stale_evaluations.assign(3)
     assert [checkpoint.is_stale(patience) for patience in (2, 3, 4, None)] == [True, True, False, False]
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path)
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8)
     assert checkpoint.newest is None
     for step in (1, 2, 10):
         train_to(model, step)
@@ -111,7 +111,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=1)
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8, num_kept=1)
     for step, loss in ((1, 5.0), (2, 4.0), (3, None)):
         train_to(model, step)
         if loss is not None:
@@ -119,7 +119,7 @@ def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
         checkpoint.save(0.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best-00000002", "step-00000003"]
     again = make_model(seed=1)
-    resumed = TrainingCheckpoint(again, tmp_path)
+    resumed = TrainingCheckpoint(again, tmp_path, 8)
     assert resumed.restore() == 3
     assert float(resumed.best_loss) == 4.0
     assert resumed.restore_best() == 2
@@ -128,7 +128,7 @@ def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
 
 def test_of_several_best_ones_that_a_crash_left_the_last_one_counts(tmp_path: Path) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path)
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8)
     for step in (1, 2, 3):
         train_to(model, step)
         checkpoint.save_best(1.0 / step)
@@ -177,7 +177,7 @@ def test_a_damaged_one_is_passed_over_with_a_warning(
     damage(trained / "step-00000003")
     model = make_model(seed=1)
     with caplog.at_level(logging.WARNING, "tfmlm"):
-        assert TrainingCheckpoint(model, trained).restore() == 2
+        assert TrainingCheckpoint(model, trained, 8).restore() == 2
     assert first_weight(model) == 2.0
     (warning,) = caplog.messages
     assert "step-00000003 is damaged and passed over" in warning
@@ -188,7 +188,7 @@ def test_best_weights_that_cannot_be_read_leave_the_last_ones(
     damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path)
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8)
     train_to(model, 2)
     checkpoint.save_best(4.0)
     train_to(model, 3)
@@ -203,13 +203,13 @@ def test_if_none_can_be_read_the_run_does_not_start_anew_by_itself(trained: Path
     for path in trained.iterdir():
         flip(path)
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read; remove the folder"):
-        TrainingCheckpoint(make_model(), trained).restore()
+        TrainingCheckpoint(make_model(), trained, 8).restore()
 
 
 def test_an_unfinished_one_counts_for_nothing_and_is_cleared_away(trained: Path) -> None:
     (trained / "step-00000003").rename(trained / ".step-00000004.123")
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
     assert checkpoint.restore() == 2
     checkpoint.save(0.0)
     assert not list(trained.glob(".*"))
@@ -218,7 +218,7 @@ def test_an_unfinished_one_counts_for_nothing_and_is_cleared_away(trained: Path)
 def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
     before = sorted(path.name for path in trained.iterdir())
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, trained, num_kept=1, is_writer=False)
+    checkpoint = TrainingCheckpoint(model, trained, 8, num_kept=1, is_writer=False)
     assert checkpoint.restore() == 3
     train_to(model, 9)
     checkpoint.save(0.0)
@@ -228,7 +228,7 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
 
 def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
     model = make_model()
-    checkpoint = TrainingCheckpoint(model, tmp_path, num_kept=1)
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8, num_kept=1)
     for step in (99_999_999, 100_000_000):
         model.step.assign(step)
         checkpoint.save(0.0)
@@ -238,7 +238,7 @@ def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    checkpoint = TrainingCheckpoint(make_model(), tmp_path / "file" / "checkpoints")
+    checkpoint = TrainingCheckpoint(make_model(), tmp_path / "file" / "checkpoints", 8)
     with pytest.raises(
         UserError, match=r"step-00000000 cannot be written to '.*/file/checkpoints'"
     ) as caught:
@@ -256,7 +256,7 @@ def test_a_write_that_fails_leaves_what_there_was(trained: Path, monkeypatch: py
     train_to(model, 4)
     monkeypatch.setattr(tf.train.Checkpoint, "write", fill_the_disk)
     with pytest.raises(UserError, match=r"No space left on device; .*step-00000003 is whole"):
-        TrainingCheckpoint(model, trained).save(0.0)
+        TrainingCheckpoint(model, trained, 8).save(0.0)
     assert sorted(path.name for path in trained.iterdir()) == before
 
 
@@ -265,7 +265,7 @@ def test_what_cannot_be_cleared_away_stops_nothing(trained: Path) -> None:
     (trained / ".nfs0001").write_text("in use")
     model = make_model()
     train_to(model, 4)
-    checkpoint = TrainingCheckpoint(model, trained)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
     checkpoint.save(0.0)
     assert checkpoint.newest == trained / "step-00000004"
 
@@ -274,7 +274,7 @@ def test_the_same_step_can_be_saved_again(trained: Path) -> None:
     model = make_model()
     train_to(model, 3)
     model.model.variables[0].assign(tf.fill(model.model.variables[0].shape, 7.0))
-    TrainingCheckpoint(model, trained).save(0.0)
+    TrainingCheckpoint(model, trained, 8).save(0.0)
     again = make_model(seed=1)
-    assert TrainingCheckpoint(again, trained).restore() == 3
+    assert TrainingCheckpoint(again, trained, 8).restore() == 3
     assert first_weight(again) == 7.0

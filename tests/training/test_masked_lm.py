@@ -70,8 +70,18 @@ def reference() -> tuple[list[float], list[np.ndarray]]:
         ),
         ("one_device", TrainConfig(per_replica_batch_size=8, logits="all")),
         ("one_device", TrainConfig(per_replica_batch_size=8, xla=True)),
+        ("mirrored", TrainConfig(per_replica_batch_size=2, gradient_accumulation_steps=2, xla=True)),
     ],
-    ids=["two replicas", "accumulation", "both", "row by row", "both with xla", "all logits", "xla"],
+    ids=[
+        "two replicas",
+        "accumulation",
+        "both",
+        "row by row",
+        "accumulation with xla",
+        "all logits",
+        "xla",
+        "both with xla",
+    ],
 )
 def test_losses_and_weights_equal_one_replica(
     strategy: str, train: TrainConfig, reference: tuple[list[float], list[np.ndarray]]
@@ -80,6 +90,23 @@ def test_losses_and_weights_equal_one_replica(
     np.testing.assert_allclose(losses, reference[0], rtol=1e-5)
     for mine, expected in zip(weights, reference[1], strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_each_of_two_replicas_compiles_its_part(xla: bool) -> None:
+    """And not the sums over both, which TensorFlow compiles for some devices only."""
+    train = TrainConfig(per_replica_batch_size=4, xla=xla)
+    model = build(replace(CONFIG, distribute=DistributeConfig("mirrored"), train=train))
+    batches = iter(model.distribute_strategy.experimental_distribute_dataset(make_batches(1)))
+    for function in (model.make_train_function(), model.make_test_function()):
+        graph = function.get_concrete_function(batches).graph.as_graph_def()
+        compiled = [
+            {node.op for node in each.node_def}
+            for each in graph.library.function
+            if each.attr["_XlaMustCompile"].b
+        ]
+        assert bool(compiled) is xla
+        assert not any("Collective" in op for ops in compiled for op in ops)
 
 
 def count_nodes(num_micro_batches: int) -> int:

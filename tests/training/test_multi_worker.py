@@ -61,14 +61,17 @@ def read_losses(run_dir: Path) -> list[float]:
 
 
 @pytest.mark.long
-def test_two_workers_equal_one_process_with_the_same_global_batch(tmp_path: Path, text_file: Path) -> None:
-    config = make_config(tmp_path, text_file, max_steps=20, per_replica_batch_size=4, epochs=10)
+@pytest.mark.parametrize("train", [{}, {"xla": True, "steps_per_execution": 5}], ids=["", "xla"])
+def test_two_workers_equal_one_process_with_the_same_global_batch(
+    tmp_path: Path, text_file: Path, train: dict[str, object]
+) -> None:
+    config = make_config(tmp_path, text_file, max_steps=20, per_replica_batch_size=4, epochs=10, **train)
     outputs = finish(start_workers(config, tmp_path))
     assert "perplexity" in outputs[0]
     assert outputs[1] == ""
 
     alone = in_folder(config, tmp_path / "alone")
-    alone = replace(alone, train=replace(alone.train, per_replica_batch_size=8))
+    alone = replace(alone, train=replace(alone.train, per_replica_batch_size=8, xla=False))
     finish([start(alone, tmp_path / "alone.yaml")])
     np.testing.assert_allclose(
         read_losses(tmp_path / "run"), read_losses(tmp_path / "alone"), rtol=0, atol=1e-5

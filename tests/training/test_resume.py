@@ -15,11 +15,12 @@ import pytest
 from transformers import TFAutoModelForMaskedLM
 
 from tests.finished import Finished
-from tests.tiny import with_one_layer
+from tests.tiny import with_one_layer, without_dropout
 from tests.tiny_run import PowerCutError, cut_after, in_folder
 from tfmlm.config import (
     Config,
     DataConfig,
+    DistributeConfig,
     ExportConfig,
     ModelConfig,
     RunConfig,
@@ -70,6 +71,34 @@ def test_equals_an_uninterrupted_run(config: Config, tmp_path: Path, monkeypatch
             losses.append([(row["step"], row["loss"], row["eval_loss"]) for row in csv.DictReader(file)])
     assert losses[0] == losses[1]
     assert [step for step, *_ in losses[0]] == ["0", "1", "2", "3", "4", "5", "6", "7", "7"]
+
+
+def test_goes_on_with_its_steps_cut_in_another_way(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on fewer devices, with micro-batches instead."""
+    config = replace(
+        config,
+        model=ModelConfig(config={"model_type": "bert"} | without_dropout("bert")),
+        distribute=DistributeConfig("mirrored"),
+    )
+    whole = run(in_folder(config, tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        cut_after(5, patch)
+        with pytest.raises(PowerCutError):
+            run(config)
+    fewer = replace(
+        config,
+        distribute=DistributeConfig("one_device"),
+        train=replace(config.train, per_replica_batch_size=2, gradient_accumulation_steps=4),
+    )
+    larger = replace(fewer, train=replace(fewer.train, gradient_accumulation_steps=5))
+    with pytest.raises(UserError, match=r"has 8 blocks a step and this one would go on with 10; .* make 8"):
+        run(larger)
+    resumed = run(fewer)
+    assert resumed.result.perplexity == pytest.approx(whole.result.perplexity, rel=1e-5)
+    with pytest.raises(UserError, match=r"another configuration \(.*train.per_replica_batch_size"):
+        run(config)  # finished in this way, it is no longer as that one
 
 
 @pytest.fixture

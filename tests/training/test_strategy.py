@@ -1,7 +1,6 @@
 """Choosing devices and precision."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -9,22 +8,8 @@ import tensorflow as tf
 from tfmlm.cli.main import main
 from tfmlm.config import Config, DistributeConfig
 from tfmlm.training import strategy
-from tfmlm.training.setup import _describe_xla, set_up
+from tfmlm.training.setup import set_up
 from tfmlm.training.strategy import choose_precision, make_strategy
-
-
-def test_xla_on_several_gpus_is_noted_before_the_first_step() -> None:
-    """There it was never run."""
-
-    def describe(num_replicas: int, device: str, xla: bool) -> list[str]:
-        extended = SimpleNamespace(worker_devices=[f"/job:localhost/replica:0/task:0/device:{device}:0"])
-        return _describe_xla(SimpleNamespace(num_replicas_in_sync=num_replicas, extended=extended), xla)
-
-    (note,) = describe(2, "GPU", True)
-    assert "58787" in note
-    assert "train.xla=false" in note
-    for quiet in ((1, "GPU", True), (2, "CPU", True), (2, "GPU", False), (8, "TPU", True)):
-        assert describe(*quiet) == []
 
 
 def test_auto_without_gpus_is_one_device() -> None:

@@ -88,12 +88,27 @@ def _list_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def differing_keys(first: Config, second: Config) -> list[str]:
+def differing_keys(first: Config, second: Config, goes_on: bool) -> list[str]:
     """Keys (`section.key`) in which two configurations differ and that change what a run leaves behind.
 
-    Where the run folder lies and what is pushed may change from one part of a run to the next.
+    Where the run folder lies and what is pushed may always change.
+
+    Args:
+        first: a configuration.
+        second: another.
+        goes_on: the run is not finished, and may go on with its steps cut in another way; that they have as
+            many blocks, the checkpoint makes sure of.
     """
-    return compare_settings(list_settings(first), list_settings(second))
+    keys = compare_settings(list_settings(first), list_settings(second))
+    return [key for key in keys if not goes_on or key not in _CUTS_OF_A_STEP]
+
+
+_CUTS_OF_A_STEP = {
+    "distribute.strategy",
+    "distribute.tpu",
+    "train.per_replica_batch_size",
+    "train.gradient_accumulation_steps",
+}
 
 
 def compare_settings(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def _check_same_run(copy: RunFolder, config: Config) -> None:
         raise UserError(
             f"{where} already holds a run and train.resume is never; choose another hub.checkpoints"
         )
-    keys = differing_keys(config, load_config(copy.config_file))
+    keys = differing_keys(config, load_config(copy.config_file), goes_on=True)
     if keys:
         raise UserError(
             f"{where} holds a run of another configuration ({', '.join(keys)}); "

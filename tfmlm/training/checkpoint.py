@@ -44,7 +44,12 @@ class TrainingCheckpoint:
     """
 
     def __init__(
-        self, model: MaskedLanguageModel, folder: Path, num_kept: int = 2, is_writer: bool = True
+        self,
+        model: MaskedLanguageModel,
+        folder: Path,
+        blocks_per_step: int,
+        num_kept: int = 2,
+        is_writer: bool = True,
     ) -> None:
         self._model = model
         self.folder = folder
@@ -54,6 +59,8 @@ class TrainingCheckpoint:
         self.best_loss = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
         self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._blocks_per_step = blocks_per_step
+        self._saved_blocks_per_step = tf.Variable(blocks_per_step, dtype=tf.int64, trainable=False)
         self._state = tf.train.Checkpoint(
             model=model.model,
             optimizer=model.optimizer,
@@ -62,6 +69,7 @@ class TrainingCheckpoint:
             best_loss=self.best_loss,
             stale_evaluations=self.stale_evaluations,
             evaluated_step=self.evaluated_step,
+            blocks_per_step=self._saved_blocks_per_step,
         )
         self._weights = tf.train.Checkpoint(model=model.model)
 
@@ -72,16 +80,28 @@ class TrainingCheckpoint:
             The number of batches trained on; 0 for a new run.
 
         Raises:
-            UserError: there are checkpoints, and none of them can be read.
+            UserError: there are checkpoints, and none of them can be read, or its steps had other blocks.
         """
         paths = self._list(_NEWEST)
         if any(self._read(self._state, path) for path in reversed(paths)):
+            self._check_blocks_per_step()
             return int(self._model.step.numpy())
         if paths:
             raise UserError(
                 f"no checkpoint in {str(self.folder)!r} can be read; remove the folder to start anew"
             )
         return 0
+
+    def _check_blocks_per_step(self) -> None:
+        """With another number the next step would begin in the middle of the data, or skip some."""
+        saved = int(self._saved_blocks_per_step)
+        if saved != self._blocks_per_step:
+            raise UserError(
+                f"the run in {str(self.folder)!r} has {saved} blocks a step and this one would go on with "
+                f"{self._blocks_per_step}; choose train.per_replica_batch_size and "
+                "train.gradient_accumulation_steps so that, times the number of devices of all workers, "
+                f"they make {saved}"
+            )
 
     def restore_step(self, step: int) -> bool:
         """Restores one checkpoint; false if it is not there or cannot be read."""

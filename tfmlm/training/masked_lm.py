@@ -71,6 +71,8 @@ class MaskedLanguageModel(tf.keras.Model):
             name: tf.keras.metrics.Mean(name, dtype=tf.float64) for name in ("loss", "top_1", "top_5")
         }
         self._stops = tf.keras.metrics.Sum("stop_requests")
+        self._compute_gradients = self._accumulate
+        self._compute_sums = self._sum_up
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
@@ -87,6 +89,12 @@ class MaskedLanguageModel(tf.keras.Model):
 
         Without an optimizer the model can only evaluate.
         """
+        if jit_compile and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            # TensorFlow compiles no sum over CPUs of several workers, and its compiled sums over GPUs have
+            # open faults (its issues 58787 and 61314): each replica compiles what it computes by itself.
+            jit_compile = False
+            self._compute_gradients = tf.function(self._accumulate, jit_compile=True)
+            self._compute_sums = tf.function(self._sum_up, jit_compile=True)
         if optimizer is None:
             super().compile(jit_compile=jit_compile)
             return
@@ -129,7 +137,7 @@ class MaskedLanguageModel(tf.keras.Model):
         kept_and_stops = [self._count_kept(batch), tf.cast(self.stop_requests, tf.float32)]
         weight, stop_requests = tf.unstack(replicas.all_reduce("SUM", tf.stack(kept_and_stops)))
         seed = self._seed_noise(replicas.replica_id_in_sync_group)
-        gradients, loss, overflow = self._accumulate(batch, weight, seed)
+        gradients, loss, overflow = self._compute_gradients(batch, weight, seed)
         gradients = replicas.all_reduce("SUM", gradients)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
@@ -156,20 +164,24 @@ class MaskedLanguageModel(tf.keras.Model):
 
         Also `stop_requests`, as of `train_step`.
         """
+        sums, weight = self._compute_sums(batch)
+        for name, mean in self._means.items():
+            mean.update_state(tf.math.divide_no_nan(sums[name], weight), sample_weight=weight)
+        self._stops.update_state(self.stop_requests)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _sum_up(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Sums of a batch over its masked tokens, and their number, each float32 []."""
         # The last batch is filled up with rows of no token, and ESM divides by their number.
         first = tf.one_hot(0, tf.shape(batch["attention_mask"])[1], dtype=batch["attention_mask"].dtype)
         batch = batch | {"attention_mask": tf.maximum(batch["attention_mask"], first)}
         positions, logits = self._compute_logits(batch, training=False)
-        weight = tf.reduce_sum(positions.weights)
         sums = {
             "loss": sum_cross_entropy(logits, positions.labels, positions.weights),
             "top_1": sum_in_top(logits, positions.labels, positions.weights, 1),
             "top_5": sum_in_top(logits, positions.labels, positions.weights, 5),
         }
-        for name, mean in self._means.items():
-            mean.update_state(tf.math.divide_no_nan(sums[name], weight), sample_weight=weight)
-        self._stops.update_state(self.stop_requests)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return sums, tf.reduce_sum(positions.weights)
 
     def _seed_noise(self, replica: tf.Tensor) -> tf.Tensor:
         """Dropout's seed of this step and replica, int64 [2]."""

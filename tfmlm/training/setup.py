@@ -168,7 +168,6 @@ def _compile_model(
         notes += _say(
             [
                 *describe_other_tokenizer(config, data.tokenizer),
-                *_describe_xla(strategy, config.train.xla),
                 *describe_rates(config.optimizer, total_steps, pretrained.trainable_variables),
             ]
         )
@@ -188,17 +187,6 @@ def _compile_model(
         describe_devices(strategy),
     )
     return model, notes
-
-
-def _describe_xla(strategy: tf.distribute.Strategy, xla: bool) -> list[str]:
-    """Told before the first step, which may be where it fails."""
-    if not xla or strategy.num_replicas_in_sync == 1 or "GPU" not in strategy.extended.worker_devices[0]:
-        return []
-    note = (
-        "train.xla is true on several GPUs, where TensorFlow has open faults (its issues 58787 and 61314); "
-        "if the first step hangs or fails, set train.xla=false"
-    )
-    return [note]
 
 
 def _say(notes: list[str]) -> list[str]:

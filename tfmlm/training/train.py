@@ -60,7 +60,11 @@ def train(
         WorkerLostError: another worker of the run is gone.
     """
     checkpoint = TrainingCheckpoint(
-        setup.model, folder.checkpoints_dir, config.train.kept_checkpoints, folder.is_writer
+        setup.model,
+        folder.checkpoints_dir,
+        setup.blocks_per_step,
+        config.train.kept_checkpoints,
+        folder.is_writer,
     )
     with noting_stop_signals(signal.SIGTERM) as told_to_end:
         trained = _train_together(config, folder, setup, checkpoint, StopTogether(told_to_end), callbacks)
