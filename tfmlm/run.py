@@ -93,8 +93,8 @@ def _run_as_chief(config: Config) -> FinishedRun:
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
     setup = set_up(config)
     samples_before = _fill_before_training(config, folder, setup)
-    with pushing_in_background(config, folder, setup) as push_callbacks:
-        trained = train(config, folder, setup, push_callbacks)
+    with pushing_in_background(config, folder, setup) as (callbacks, offer_checkpoint):
+        trained = train(config, folder, setup, callbacks, offer_checkpoint)
         texts = {RUN_CONFIG_NAME: dump_config(config)}
         save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
         plot_metrics(folder.logs_dir, folder.plots_dir)

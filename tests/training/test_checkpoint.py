@@ -1,7 +1,9 @@
 """Checkpoints: whole or not there, the newest and the best kept, a damaged one passed over."""
 
+import errno
 import logging
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +13,22 @@ import tensorflow as tf
 from transformers import CONFIG_MAPPING, TFAutoModelForMaskedLM
 
 from tests.tiny import without_dropout
-from tfmlm.config import Config, OptimizerConfig
+from tests.waiting import WAIT_SECONDS
+from tfmlm.config import Config, DataConfig, DistributeConfig, OptimizerConfig, TrainConfig
 from tfmlm.errors import UserError
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.masked_lm import MaskedLanguageModel
 from tfmlm.training.optimizer import make_optimizer
+from tfmlm.training.strategy import make_strategy, precision_policy
 
 
-def make_model(seed: int = 0) -> MaskedLanguageModel:
+def make_model(seed: int = 0, config: Config | None = None) -> MaskedLanguageModel:
     tf.keras.utils.set_random_seed(seed)
     pretrained = TFAutoModelForMaskedLM.from_config(
         CONFIG_MAPPING["bert"](vocab_size=50, **without_dropout("bert"))
     )
     pretrained(pretrained.dummy_inputs)
-    model = MaskedLanguageModel(pretrained, Config())
+    model = MaskedLanguageModel(pretrained, config or Config())
     model.compile(make_optimizer(OptimizerConfig(), 10))
     return model
 
@@ -48,6 +52,7 @@ def trained(tmp_path: Path) -> Path:
     for step in (1, 2, 3):
         train_to(model, step)
         checkpoint.save(seconds=10.0 * step)
+        checkpoint.wait()
     return tmp_path / "checkpoints"
 
 
@@ -105,6 +110,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         train_to(model, step)
         checkpoint.save(0.0)
+        checkpoint.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
     assert checkpoint.newest == tmp_path / "step-00000010"
 
@@ -116,7 +122,9 @@ def test_the_best_is_kept_beside_them_and_comes_back(tmp_path: Path) -> None:
         train_to(model, step)
         if loss is not None:
             checkpoint.save_best(loss)
+            checkpoint.wait()
         checkpoint.save(0.0)
+        checkpoint.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best-00000002", "step-00000003"]
     again = make_model(seed=1)
     resumed = TrainingCheckpoint(again, tmp_path, 8)
@@ -132,6 +140,7 @@ def test_of_several_best_ones_that_a_crash_left_the_last_one_counts(tmp_path: Pa
     for step in (1, 2, 3):
         train_to(model, step)
         checkpoint.save_best(1.0 / step)
+        checkpoint.wait()
         (tmp_path / f"best-{step:08d}").rename(tmp_path / f"kept-{step}")
     for step in (1, 2, 3):
         (tmp_path / f"kept-{step}").rename(tmp_path / f"best-{step:08d}")
@@ -140,6 +149,7 @@ def test_of_several_best_ones_that_a_crash_left_the_last_one_counts(tmp_path: Pa
     assert first_weight(model) == 3.0
     train_to(model, 4)
     checkpoint.save_best(0.1)
+    checkpoint.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["best-00000004"]
 
 
@@ -191,6 +201,7 @@ def test_best_weights_that_cannot_be_read_leave_the_last_ones(
     checkpoint = TrainingCheckpoint(model, tmp_path, 8)
     train_to(model, 2)
     checkpoint.save_best(4.0)
+    checkpoint.wait()
     train_to(model, 3)
     damage(tmp_path / "best-00000002")
     with caplog.at_level(logging.WARNING, "tfmlm"):
@@ -212,6 +223,7 @@ def test_an_unfinished_one_counts_for_nothing_and_is_cleared_away(trained: Path)
     checkpoint = TrainingCheckpoint(model, trained, 8)
     assert checkpoint.restore() == 2
     checkpoint.save(0.0)
+    checkpoint.wait()
     assert not list(trained.glob(".*"))
 
 
@@ -222,7 +234,9 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(trained: Path) -> None:
     assert checkpoint.restore() == 3
     train_to(model, 9)
     checkpoint.save(0.0)
+    checkpoint.wait()
     checkpoint.save_best(1.0)
+    checkpoint.wait()
     assert sorted(path.name for path in trained.iterdir()) == before
 
 
@@ -232,6 +246,7 @@ def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
     for step in (99_999_999, 100_000_000):
         model.step.assign(step)
         checkpoint.save(0.0)
+        checkpoint.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-100000000"]
     assert checkpoint.restore() == 100_000_000
 
@@ -239,10 +254,11 @@ def test_steps_count_as_numbers_and_not_as_text(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     checkpoint = TrainingCheckpoint(make_model(), tmp_path / "file" / "checkpoints", 8)
+    checkpoint.save(0.0)
     with pytest.raises(
         UserError, match=r"step-00000000 cannot be written to '.*/file/checkpoints'"
     ) as caught:
-        checkpoint.save(0.0)
+        checkpoint.wait()
     assert "is whole" not in str(caught.value)
 
 
@@ -255,8 +271,10 @@ def test_a_write_that_fails_leaves_what_there_was(trained: Path, monkeypatch: py
     model = make_model()
     train_to(model, 4)
     monkeypatch.setattr(tf.train.Checkpoint, "write", fill_the_disk)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
+    checkpoint.save(0.0)
     with pytest.raises(UserError, match=r"No space left on device; .*step-00000003 is whole"):
-        TrainingCheckpoint(model, trained, 8).save(0.0)
+        checkpoint.wait()
     assert sorted(path.name for path in trained.iterdir()) == before
 
 
@@ -267,6 +285,7 @@ def test_what_cannot_be_cleared_away_stops_nothing(trained: Path) -> None:
     train_to(model, 4)
     checkpoint = TrainingCheckpoint(model, trained, 8)
     checkpoint.save(0.0)
+    checkpoint.wait()
     assert checkpoint.newest == trained / "step-00000004"
 
 
@@ -274,7 +293,103 @@ def test_the_same_step_can_be_saved_again(trained: Path) -> None:
     model = make_model()
     train_to(model, 3)
     model.model.variables[0].assign(tf.fill(model.model.variables[0].shape, 7.0))
-    TrainingCheckpoint(model, trained, 8).save(0.0)
+    checkpoint = TrainingCheckpoint(model, trained, 8)
+    checkpoint.save(0.0)
+    checkpoint.wait()
     again = make_model(seed=1)
     assert TrainingCheckpoint(again, trained, 8).restore() == 3
     assert first_weight(again) == 7.0
+
+
+# === Beside the training ===
+
+
+@pytest.fixture
+def writing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Writes begin when it is set."""
+    may_begin, write = threading.Event(), tf.train.Checkpoint.write
+
+    def wait_and_write(self: tf.train.Checkpoint, prefix: str) -> None:
+        assert may_begin.wait(WAIT_SECONDS)
+        write(self, prefix)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", wait_and_write)
+    return may_begin
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision"),
+    [("one_device", "float32"), ("mirrored", "float16"), ("one_device", "bfloat16")],
+)
+def test_what_is_written_is_what_was_when_it_was_saved(
+    strategy: str, precision: str, tmp_path: Path, writing: threading.Event
+) -> None:
+    """Real steps go on while it is written: they change the variables in place."""
+    train = TrainConfig(per_replica_batch_size=2, precision=precision)
+    config = Config(data=DataConfig(block_size=8), train=train)
+    rows = np.arange(5, 5 + 4 * 8, dtype=np.int32).reshape(4, 8)
+    batch = {name: tf.constant(rows) for name in ("input_ids", "labels")}
+    batch["attention_mask"] = tf.ones_like(rows)
+    with make_strategy(DistributeConfig(strategy)).scope(), precision_policy(precision):
+        model = make_model(config=config)
+        checkpoint = TrainingCheckpoint(model, tmp_path, 4)
+
+    def list_all() -> list[np.ndarray]:
+        extra = [model.step, checkpoint.seconds, checkpoint.best_loss, checkpoint.evaluated_step]
+        return [*checkpoint.list_values(), *(variable.numpy() for variable in extra)]
+
+    def train_on() -> None:
+        model.fit(tf.data.Dataset.from_tensors(batch).repeat(2), verbose=0)
+        for variable in (checkpoint.evaluated_step, checkpoint.stale_evaluations):
+            variable.assign_add(1)
+
+    train_on()
+    checkpoint.save_best(2.5)
+    checkpoint.save(1.5)
+    saved = list_all()
+    train_on()
+    assert not list(tmp_path.glob("[!.]*"))
+    writing.set()
+    checkpoint.save(3.0)  # waits for the one before
+    later = list_all()
+    checkpoint.wait()
+    assert any((ours != theirs).any() for ours, theirs in zip(saved, later, strict=True))
+    for step, expected in ((4, later), (2, saved)):
+        train_on()
+        assert checkpoint.restore_step(step)
+        for ours, theirs in zip(list_all(), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    train_on()
+    assert checkpoint.restore_best() == 2
+    for variable, theirs in zip(model.model.weights, saved, strict=False):
+        np.testing.assert_array_equal(variable.numpy(), theirs)
+
+
+def test_who_waits_for_a_checkpoint_is_told_of_each(tmp_path: Path) -> None:
+    model, whole = make_model(), []
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8, when_saved=lambda: whole.append(checkpoint.newest))
+    for step in (1, 2):
+        train_to(model, step)
+        checkpoint.save_best(1.0 / step)
+        checkpoint.save(0.0)
+    checkpoint.wait()
+    assert whole == [tmp_path / "step-00000001", tmp_path / "step-00000002"]
+
+
+def test_after_a_failure_nothing_more_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that tells of best weights that are not there would be worse than none."""
+    model = make_model()
+    checkpoint = TrainingCheckpoint(model, tmp_path, 8)
+
+    def fill_the_disk(self: tf.train.Checkpoint, prefix: str) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", fill_the_disk)
+    train_to(model, 1)
+    checkpoint.save_best(1.0)
+    checkpoint.save(0.0)
+    checkpoint.close()
+    with pytest.raises(UserError, match="best-00000001 cannot be written"):
+        checkpoint.save(0.0)
+    assert not list(tmp_path.iterdir())

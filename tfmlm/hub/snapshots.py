@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,20 @@ _WRITE_ERRORS = (OSError, UserError, tf.errors.OpError)
 @contextmanager
 def pushing_in_background(
     config: Config, folder: RunFolder, setup: Setup
-) -> Iterator[list[tf.keras.callbacks.Callback]]:
+) -> Iterator[tuple[list[tf.keras.callbacks.Callback], Callable[[], None]]]:
     """Pushes while a run trains, as `hub` says; afterwards nothing is under way.
 
     Yields:
-        callbacks for `train`, none where nothing is to be pushed.
+        `callbacks` and `when_saved` for `train`.
     """
     if not config.hub.push:
-        yield []
+        yield [], lambda: None
         return
     shutil.rmtree(folder.snapshots_dir, ignore_errors=True)  # of a process that was killed
     pusher = BackgroundPusher(config.hub)
     snapshots = Snapshots(config, folder, pusher)
     try:
-        yield [PushSnapshots(snapshots, config, setup)]
+        yield [PushModels(snapshots, config, setup)], snapshots.offer_checkpoint
     except PreemptedError:
         pusher.drop(config.hub.revision)
         snapshots.offer_checkpoint()
@@ -116,8 +116,8 @@ class Snapshots:
             self._pusher.offer(Upload(name, path, self._config.hub.checkpoints, ("checkpoints/*",)))
 
 
-class PushSnapshots(tf.keras.callbacks.Callback):
-    """Offers the model and the checkpoint of the steps at which they are due."""
+class PushModels(tf.keras.callbacks.Callback):
+    """Offers the model of the steps at which it is due."""
 
     def __init__(self, snapshots: Snapshots, config: Config, setup: Setup) -> None:
         super().__init__()
@@ -127,20 +127,17 @@ class PushSnapshots(tf.keras.callbacks.Callback):
         self._is_model_due = make_due_check(
             hub.every_steps, hub.each_epoch, num_blocks, setup.blocks_per_step
         )
-        self._is_checkpoint_due = make_due_check(config.train.checkpoint_every_steps)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Notes the step that the training goes on from."""
         self._first_step = self._last_step = int(self.model.step.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Comes after the callback that saves checkpoints."""
+        """Writes the model when the step is due."""
         last, step = self._last_step, self._first_step + batch + 1
         self._last_step = step
         if self._is_model_due(last, step):
             self._snapshots.offer_model(self._setup, step)
-        if self._is_checkpoint_due(last, step):
-            self._snapshots.offer_checkpoint()
 
 
 def _take_over(source: Path, target: Path) -> None:

@@ -41,6 +41,7 @@ class StopWhenNotFinite(tf.keras.callbacks.Callback):
         figures = logs or {}
         for name in self._checked:
             if not math.isfinite(figures[name]):
+                self._checkpoint.wait()
                 raise UserError(
                     f"{name.replace('_', ' ')} is {float(figures[name])} at step {self._log.step} with "
                     f"learning rate {float(figures['learning_rate']):.3g}; the last good checkpoint is "
@@ -106,6 +107,7 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
         if is_due or self._stopping.is_agreed:
             self._save()
         if self._stopping.is_agreed:
+            self._checkpoint.wait()
             saved = "" if self._checkpoint.is_writer else " by the first worker"
             raise PreemptedError(
                 f"told to end at step {self._log.step}, which was saved{saved}; "
@@ -116,6 +118,7 @@ class SaveCheckpoints(tf.keras.callbacks.Callback):
         """Saves the last step: evaluating and exporting it may fail, and can then be done again."""
         if self._saved_step != self._log.step:
             self._save()
+        self._checkpoint.wait()
 
     def _save(self) -> None:
         self._checkpoint.save(self._log.seconds)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.util.object_identity import ObjectIdentityDictionary
 
 from tfmlm.atomic_files import begin_folder
 from tfmlm.errors import UserError, first_line, reason_of
@@ -34,6 +36,9 @@ class TrainingCheckpoint:
     `tf.train.CheckpointManager` writes under the final name and goes back to no older one: a kill could leave
     a part that counts as the newest.
 
+    What is saved is taken at once, and written in the order of the calls while the training goes on. Whatever
+    goes wrong with that is raised by the next call.
+
     Attributes:
         folder: where they lie.
         is_writer: whether this process writes; of several workers only the first does.
@@ -50,6 +55,7 @@ class TrainingCheckpoint:
         blocks_per_step: int,
         num_kept: int = 2,
         is_writer: bool = True,
+        when_saved: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self.folder = folder
@@ -61,7 +67,8 @@ class TrainingCheckpoint:
         self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._blocks_per_step = blocks_per_step
         self._saved_blocks_per_step = tf.Variable(blocks_per_step, dtype=tf.int64, trainable=False)
-        self._state = tf.train.Checkpoint(
+        self._state = _Snapshot(
+            model.optimizer.weights,
             model=model.model,
             optimizer=model.optimizer,
             step=model.step,
@@ -71,7 +78,12 @@ class TrainingCheckpoint:
             evaluated_step=self.evaluated_step,
             blocks_per_step=self._saved_blocks_per_step,
         )
-        self._weights = tf.train.Checkpoint(model=model.model)
+        self._weights = _Snapshot((), model=model.model)
+        self._when_saved = when_saved
+        # One thread: the best weights are there before a state that counts on them.
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: dict[str, Future[None]] = {}
+        self._has_failed = False
 
     def restore(self) -> int:
         """Restores the newest checkpoint that can be read, if there is one.
@@ -114,16 +126,27 @@ class TrainingCheckpoint:
         return [variable.numpy() for variable in variables]
 
     def save(self, seconds: float) -> None:
-        """Writes a checkpoint of the present step, and removes all but the newest ones."""
+        """Saves the present step, and removes all but the newest ones."""
         self.seconds.assign(seconds)
-        self._write(self._state, _name_checkpoint(_NEWEST, int(self._model.step.numpy())))
-        self._remove(self._list(_NEWEST)[: -self._num_kept])
+        self._begin(self._state, _NEWEST, self._num_kept)
 
     def save_best(self, loss: float) -> None:
-        """Writes the weights of the lowest evaluation loss so far, and removes the ones before."""
+        """Saves the weights of the lowest evaluation loss so far, and removes the ones before."""
         self.best_loss.assign(loss)
-        self._write(self._weights, _name_checkpoint(_BEST, int(self._model.step.numpy())))
-        self._remove(self._list(_BEST)[:-1])
+        self._begin(self._weights, _BEST, 1)
+
+    def wait(self) -> None:
+        """Returns when all that was saved is written.
+
+        Raises:
+            UserError: it could not be.
+        """
+        while self._under_way:
+            self._under_way.popitem()[1].result()
+
+    def close(self) -> None:
+        """Lets what is being written end, whatever comes of it."""
+        self._writer.shutdown()
 
     def restore_best(self) -> int | None:
         """Puts the best weights into the model.
@@ -131,6 +154,7 @@ class TrainingCheckpoint:
         Returns:
             Their step; None if they cannot be read, and the model is as it was.
         """
+        self.wait()
         last = self._model.model.get_weights()
         for path in reversed(self._list(_BEST)):
             if self._read(self._weights, path):
@@ -144,38 +168,83 @@ class TrainingCheckpoint:
 
     @property
     def newest(self) -> Path | None:
-        """The last checkpoint that was written."""
+        """The last checkpoint that is whole."""
         return next(iter(self._list(_NEWEST)[::-1]), None)
 
     def _list(self, kind: str) -> list[Path]:
         return list_checkpoints(self.folder, kind)
 
-    def _read(self, state: tf.train.Checkpoint, path: Path) -> bool:
+    def _read(self, state: _Snapshot, path: Path) -> bool:
         try:
-            state.read(str(path / _STATE)).assert_existing_objects_matched()
+            state.objects.read(str(path / _STATE)).assert_existing_objects_matched()
         except _DAMAGES as error:
             _LOGGER.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
             return False
         return True
 
-    def _write(self, state: tf.train.Checkpoint, name: str) -> None:
+    def _begin(self, state: _Snapshot, kind: str, num_kept: int) -> None:
         if not self.is_writer:
             return
+        for earlier, writing in list(self._under_way.items()):
+            if earlier == kind or writing.done():  # of each kind there is one copy
+                del self._under_way[earlier]
+                writing.result()
+        state.take()
+        step = int(self._model.step.numpy())
+        self._under_way[kind] = self._writer.submit(self._write, state, kind, step, num_kept)
+
+    def _write(self, state: _Snapshot, kind: str, step: int, num_kept: int) -> None:
+        if self._has_failed:  # a state would tell of best weights that are not there
+            return
+        name = _name_checkpoint(kind, step)
         try:
             self._remove(self.folder.glob(".*"))  # of a process that was killed
             with begin_folder(self.folder / name) as unfinished:
                 state.write(str(unfinished / _STATE))
         except (tf.errors.OpError, OSError) as error:
+            self._has_failed = True
             kept = f"; {self.newest} is whole" if self.newest else ""
             raise UserError(
                 f"checkpoint {name} cannot be written to {str(self.folder)!r}: {reason_of(error)}{kept}; "
                 "make room, and the same command goes on from there"
             ) from error
+        self._remove(self._list(kind)[:-num_kept])
+        if kind == _NEWEST:
+            self._when_saved()
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        if self.is_writer:
-            for path in paths:
-                shutil.rmtree(path, ignore_errors=True)
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class _Snapshot:
+    """Objects of which a copy is written while they go on changing.
+
+    A copy shares its memory with the variable on a CPU, until one of them changes. The asynchronous
+    checkpoints of `tf.train.CheckpointOptions` copy in the same way; but theirs trace a function of all
+    variables amid the training, seconds for large models, and tell of a full disk one checkpoint later.
+
+    Attributes:
+        objects: to read into.
+    """
+
+    def __init__(self, slots: Iterable[tf.Variable], **objects: Any) -> None:
+        self.objects = tf.train.Checkpoint(**objects)
+        found = tf.train.TrackableView(self.objects).descendants()
+        variables = [*(each for each in found if isinstance(each, tf.Variable)), *slots]
+        self._variables = list({id(variable): variable for variable in variables}.values())
+        self._copies = ObjectIdentityDictionary()
+        self._copied = tf.train.Checkpoint(**objects)
+        self._copied._saver._object_map = self._copies  # noqa: SLF001 only its own options set it
+
+    def take(self) -> None:
+        """Copies the variables."""
+        for variable in self._variables:
+            variable._copy_trackable_to_cpu(self._copies)  # noqa: SLF001 as TensorFlow's own do
+
+    def write(self, prefix: str) -> None:
+        """Writes the copies."""
+        self._copied.write(prefix)
 
 
 # === Names ===

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -44,7 +44,11 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: Config, folder: RunFolder, setup: Setup, callbacks: Sequence[tf.keras.callbacks.Callback] = ()
+    config: Config,
+    folder: RunFolder,
+    setup: Setup,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    when_saved: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Trains a masked language model, from the newest checkpoint in `folder` if there is one.
 
@@ -52,7 +56,8 @@ def train(
         config: the run.
         folder: where checkpoints and the log are written.
         setup: what `set_up` made of the configuration.
-        callbacks: what else is to be done at each step, when its checkpoint has been saved.
+        callbacks: what else is to be done at each step.
+        when_saved: what is to be done when a checkpoint is whole, called by the thread that writes it.
 
     Raises:
         UserError: the text cannot be read, the loss is not finite, or the folder cannot be written.
@@ -65,9 +70,11 @@ def train(
         setup.blocks_per_step,
         config.train.kept_checkpoints,
         folder.is_writer,
+        when_saved,
     )
-    with noting_stop_signals(signal.SIGTERM) as told_to_end:
+    with closing(checkpoint), noting_stop_signals(signal.SIGTERM) as told_to_end:
         trained = _train_together(config, folder, setup, checkpoint, StopTogether(told_to_end), callbacks)
+        checkpoint.wait()
     if told_to_end.stop_requested:  # after the last batch of the last evaluation
         signal.raise_signal(signal.SIGTERM)
     return trained
