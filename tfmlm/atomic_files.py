@@ -86,3 +86,25 @@ def begin_shared_folder(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
+
+
+def take_over(source: Path, target: Path) -> None:
+    """Makes what stays as it is now: links what is in a folder, for it never changes and may only be removed.
+
+    A single file, which may go on growing, is copied.
+
+    Raises:
+        OSError: it is gone, or there is no room.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        shutil.copy2(source, target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have no links
+        shutil.copy2(source, target)

@@ -25,8 +25,12 @@ from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
+from tfmlm.inference.loading import load_trained
+from tfmlm.model_names import is_remote
+from tfmlm.remote_folders import explained_remote_errors
+from tfmlm.remote_run import bring_run, holding_run
 from tfmlm.results import Evaluation, Result, Samples
-from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, holding_run_folder, load_trained, open_run_folder
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, open_run_folder
 from tfmlm.signals import ending_when_told
 from tfmlm.training.architectures import max_block_size
 from tfmlm.training.checkpoint import list_checkpoints
@@ -82,9 +86,9 @@ def run(config: Config) -> FinishedRun | None:
 
 
 def _run_as_chief(config: Config) -> FinishedRun:
-    with holding_run_folder(config.run_dir):
-        pull_run(config)
-        folder = open_run_folder(config)
+    with holding_run(config) as folder:
+        pull_run(config, folder)
+        open_run_folder(folder, config)
         result = folder.read_result() or _train_and_export(config, folder)
         unpushed = _push(config, folder)
         return FinishedRun(result, result.samples_after or _fill_after_training(config, folder), unpushed)
@@ -94,7 +98,13 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
     setup = set_up(config)
     samples_before = _fill_before_training(config, folder, setup)
     with pushing_in_background(config, folder, setup) as (callbacks, offer_checkpoint):
-        trained = train(config, folder, setup, callbacks, offer_checkpoint)
+
+        def offer() -> None:
+            offer_checkpoint()
+            if folder.remote:
+                folder.remote.offer()
+
+        trained = train(config, folder, setup, callbacks, offer)
         texts = {RUN_CONFIG_NAME: dump_config(config)}
         save_model_folder(setup.model.model, setup.data.tokenizer, folder.model_dir, texts)
         plot_metrics(folder.logs_dir, folder.plots_dir)
@@ -127,8 +137,8 @@ def _summarize(
         train_seconds=trained.log.seconds,
         step_seconds_median=trained.log.step_seconds_median,
         tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
-        model_dir=str(folder.model_dir),
-        saved_model_dir=str(export.path) if export else None,
+        model_dir=folder.locate(folder.model_dir),
+        saved_model_dir=export.address if export else None,
         bad_rows=sum(row.num_rows for row in bad_rows),
         unknown_share=setup.unknown,
         unmasked_share=setup.unmasked,
@@ -155,10 +165,15 @@ def _push(config: Config, folder: RunFolder) -> str | None:
 
 def _train_beside_chief(config: Config) -> None:
     """Takes part in the training of a run that is not finished, and leaves nothing."""
-    if RunFolder(config.run_dir).read_result():
-        return
     with tempfile.TemporaryDirectory() as scratch:
-        train(config, RunFolder(Path(scratch), chief_path=config.run_dir), set_up(config))
+        chief_path = config.run_dir
+        if is_remote(config.run_address):
+            chief_path = Path(scratch, "chief")
+            with explained_remote_errors(config.run_address):
+                bring_run(config.run_address, chief_path)
+        if RunFolder(chief_path).read_result():
+            return
+        train(config, RunFolder(Path(scratch), chief_path=chief_path), set_up(config))
         wait_for_chief()
 
 
@@ -223,13 +238,17 @@ def _read_corpus(config: Config) -> Iterator[list[str]]:
         yield from open_training_texts(config.data).take(_TEXTS_TO_COMPARE)
 
 
-def evaluate_folder(path: Path, overrides: list[str]) -> Evaluation:
+def evaluate_folder(name: str, overrides: list[str]) -> Evaluation:
     """Evaluates a run or a model folder on the held-out text of its run, as the run itself did.
 
+    Args:
+        name: the folder, which may be a remote one.
+        overrides: settings that win.
+
     Raises:
-        UserError: `path` is neither, its vocabulary head is not whole, or the text cannot be read.
+        UserError: it is neither, its vocabulary head is not whole, or the text cannot be read.
     """
-    config, model_dir = load_trained(path, overrides)
+    config, model_dir = load_trained(name, overrides)
     setup = set_up(
         replace(
             config,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import posixpath
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +20,9 @@ from tfmlm.config import Config
 from tfmlm.config.load import differing_keys, dump_config, load_config
 from tfmlm.errors import UserError, reason_of
 from tfmlm.results import Result
+
+if TYPE_CHECKING:  # importing it at run time would bring TensorFlow, which a report does without
+    from tfmlm.remote_run import RemoteRun
 
 RUN_CONFIG_NAME = "run_config.yaml"
 """Copy of the run's configuration in `model/`, so that a model folder alone can be evaluated."""
@@ -34,10 +39,21 @@ class RunFolder:
     Attributes:
         path: the folder.
         chief_path: of a worker that is not the chief, the run folder itself; `path` is then its scratch.
+        remote: of a folder that is a copy of a remote one, what keeps that up.
     """
 
     path: Path
     chief_path: Path | None = None
+    remote: RemoteRun | None = None
+
+    @property
+    def address(self) -> str:
+        """Where people find the folder."""
+        return self.remote.address if self.remote else str(self.path)
+
+    def locate(self, path: Path) -> str:
+        """Where people find a part of the folder."""
+        return posixpath.join(self.address, path.relative_to(self.path).as_posix())
 
     @property
     def is_writer(self) -> bool:
@@ -103,8 +119,8 @@ class RunFolder:
             return Result(**json.loads(self.result_file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{str(self.result_file)!r} cannot be read, or another version of tfmlm wrote it ({error}); "
-                "choose another run.name or remove the folder"
+                f"{self.locate(self.result_file)!r} cannot be read, or another version of tfmlm wrote it "
+                f"({error}); choose another run.name or remove the folder"
             ) from error
 
     def write_result(self, result: Result) -> None:
@@ -124,26 +140,26 @@ def read_metrics(logs_dir: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
-def open_run_folder(config: Config) -> RunFolder:
+def open_run_folder(folder: RunFolder, config: Config) -> None:
     """Makes the folder of a new run, or opens the one that the same configuration began.
 
     Raises:
         UserError: the folder cannot be written, or it holds a run that this one must not touch.
     """
-    folder = RunFolder(config.run_dir)
     if folder.config_file.exists():
         if folder.has_begun:
             _check_same_run(folder, config)
     elif folder.path.is_dir() and any(folder.path.iterdir()):
         raise UserError(
-            f"run folder {str(folder.path)!r} is not empty and holds no run; choose another run.name"
+            f"run folder {folder.address!r} is not empty and holds no run; choose another run.name"
         )
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_atomically(folder.config_file, dump_config(config))
     except OSError as error:
         raise explain_unwritable(folder.path, error) from error
-    return folder
+    if folder.remote:
+        folder.remote.put_configuration()
 
 
 def explain_unwritable(path: Path, error: OSError) -> UserError:
@@ -154,30 +170,15 @@ def explain_unwritable(path: Path, error: OSError) -> UserError:
 def _check_same_run(folder: RunFolder, config: Config) -> None:
     if config.train.resume == "never":
         raise UserError(
-            f"run folder {str(folder.path)!r} already holds a run and train.resume is never; "
+            f"run folder {folder.address!r} already holds a run and train.resume is never; "
             "remove the folder or choose another run.name"
         )
     keys = differing_keys(config, load_config(folder.config_file), goes_on=not folder.result_file.exists())
     if keys:
         raise UserError(
-            f"run folder {str(folder.path)!r} holds a run of another configuration ({', '.join(keys)}); "
+            f"run folder {folder.address!r} holds a run of another configuration ({', '.join(keys)}); "
             "choose another run.name or remove the folder"
         )
-
-
-def load_trained(path: Path, overrides: list[str]) -> tuple[Config, Path]:
-    """Finds the model folder of a run or model folder, and the configuration that it was trained with.
-
-    Raises:
-        UserError: `path` is neither.
-    """
-    model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
-    config_file = model_dir / RUN_CONFIG_NAME
-    if not config_file.exists():
-        raise UserError(
-            f"{str(path)!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
-        )
-    return load_config(config_file, overrides), model_dir
 
 
 # === Lock ===

@@ -61,7 +61,7 @@ def test_goes_the_whole_way(
     says_all = f"{model_type}: logits are computed at every position" in result.notes
     assert says_all == (model_type in OTHER_TINY_CONFIGS)
 
-    evaluated = evaluate_folder(Path(result.model_dir), [])
+    evaluated = evaluate_folder(result.model_dir, [])
     assert f"{evaluated.perplexity:.6g}" == f"{result.perplexity:.6g}"
 
     # The run has filled its sample with the model folder.

@@ -71,7 +71,7 @@ def test_the_best_weights_are_kept(rising: Config, tmp_path: Path) -> None:
     assert best_step < 40
     assert finished.result.eval_loss == pytest.approx(losses[best_step], rel=1e-9)
     assert f"the weights are those of step {best_step}, the best" in finished.result.notes
-    assert evaluate_folder(best.run_dir, []).loss == pytest.approx(losses[best_step], rel=1e-9)
+    assert evaluate_folder(str(best.run_dir), []).loss == pytest.approx(losses[best_step], rel=1e-9)
     (kept,) = (best.run_dir / "checkpoints").glob("best-*")
     assert kept.name == f"best-{best_step:08d}"
 

@@ -106,7 +106,7 @@ def walk(model_type: str, folder: Path, python: str) -> Iterator[str]:
     finished = run(config)
     result = finished.result
     yield f"{result.initial_perplexity:.2f} to {result.perplexity:.2f}"
-    evaluated = evaluate_folder(Path(result.model_dir), [])
+    evaluated = evaluate_folder(result.model_dir, [])
     yield "the same" if evaluated.perplexity == result.perplexity else f"{evaluated.perplexity:.6f}"
     from_model = load_predictor(result.model_dir, top_k=5)([sample])[0]
     yield f"{len(from_model)} masks"

@@ -16,9 +16,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _export(options: argparse.Namespace) -> int:
     start_libraries()
+    from tfmlm.inference.loading import load_trained
     from tfmlm.run import export_run
-    from tfmlm.run_folder import load_trained
 
     export = export_run(*load_trained(options.model, options.overrides))
-    print("\n".join([str(export.path), *(f"note: {note}" for note in export.notes)]))
+    print("\n".join([export.address, *(f"note: {note}" for note in export.notes)]))
     return 0

@@ -17,8 +17,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _push(options: argparse.Namespace) -> int:
     from tfmlm.hub.push import push_model
+    from tfmlm.inference.loading import load_trained
     from tfmlm.library_logging import quieten_hub, show_progress_lines
-    from tfmlm.run_folder import load_trained
 
     quieten_hub()
     show_progress_lines()

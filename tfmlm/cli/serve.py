@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `serve` to the other commands."""
     serve = commands.add_parser("serve", help="preview an export as TensorFlow Serving would serve it")
-    serve.add_argument("folder", type=Path, help="folder of an export, such as saved_models/quickstart")
+    serve.add_argument("folder", help="folder of an export, such as saved_models/quickstart")
     defaults = ServeOptions()
     serve.add_argument("--name", help="name of the model in requests (default: the folder's name)")
     serve.add_argument(
@@ -48,23 +48,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from tfmlm.model_names import is_remote
+
+    if is_remote(options.folder):
+        raise UserError(
+            f"{options.folder!r} is not on this machine; copy it here, or let TensorFlow Serving read it"
+        )
+    folder = Path(options.folder)
     settings = ServeOptions(
         host=options.host,
-        name=options.name or options.folder.resolve().name,
+        name=options.name or folder.resolve().name,
         labels=parse_labels(options.label),
         **{name: getattr(options, name) for name in options.numbers},
     )
-    if (options.folder / "saved_model.pb").exists():
-        raise UserError(f"{str(options.folder)!r} is one version; give the folder above it")
-    if not options.folder.is_dir():
-        raise UserError(f"{str(options.folder)!r} is no folder; give one that `tfmlm export` wrote")
+    if (folder / "saved_model.pb").exists():
+        raise UserError(f"{str(folder)!r} is one version; give the folder above it")
+    if not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is no folder; give one that `tfmlm export` wrote")
     from tfmlm.library_logging import quieten_tensorflow, show_progress_lines
 
     quieten_tensorflow()
     show_progress_lines()
     from tfmlm.preview.server import serve
 
-    return serve(options.folder, settings, lambda running: print(describe_server(running), flush=True))
+    return serve(folder, settings, lambda running: print(describe_server(running), flush=True))
 
 
 def describe_server(running: Running) -> str:

@@ -16,8 +16,8 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trained_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the argument `model`, as `run_folder.load_trained` takes it, and overrides."""
-    parser.add_argument("model", type=Path, help="run or model folder")
+    """Adds the argument `model`, as `inference.loading.load_trained` takes it, and overrides."""
+    parser.add_argument("model", help="run or model folder, here or remote (gs://)")
     add_overrides(parser)
 
 

@@ -53,17 +53,6 @@ def check_config(config: Config) -> None:
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
     _check_vocabulary(config.tokenizer)
     _check_hub(config.hub, config.data)
-    _check_folders(config)
-
-
-def _check_folders(config: Config) -> None:
-    """Refuses what would be made as a local folder of that name."""
-    for key, path in (("run.output_dir", config.run.output_dir), ("export.dir", config.export.dir)):
-        if path and "://" in path:
-            raise UserError(
-                f"{key} is {path!r}, and only local folders are written; name one, such as a disk that all "
-                "workers share; hub.checkpoints keeps checkpoints elsewhere too"
-            )
 
 
 def _check_vocabulary(tokenizer: TokenizerConfig) -> None:

@@ -327,9 +327,14 @@ class Config:
     hub: HubConfig = field(default_factory=HubConfig)
 
     @property
+    def run_address(self) -> str:
+        """The run folder, which may be a remote one."""
+        return (self.run.output_dir or f"runs/{self.run.name}").rstrip("/")
+
+    @property
     def run_dir(self) -> Path:
-        """The run folder."""
-        return Path(self.run.output_dir or f"runs/{self.run.name}")
+        """The run folder, if it is a local one."""
+        return Path(self.run_address)
 
 
 class Key(NamedTuple):

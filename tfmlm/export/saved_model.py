@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
+import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +24,8 @@ from tfmlm.export.warmup import make_samples, write_batching_parameters, write_w
 from tfmlm.export_layout import DESCRIPTION_FILE, TOKENIZER_DIR, add_version, begin_version
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.parity import find_mismatch
+from tfmlm.model_names import is_remote
+from tfmlm.remote_folders import explained_remote_errors, list_names, put_folder
 from tfmlm.training.model import load_model_folder
 
 _LONGEST_SHOWN = 200
@@ -31,12 +36,17 @@ class Export(NamedTuple):
     """A written version.
 
     Attributes:
-        path: its folder.
+        address: its folder, which may be a remote one.
         notes: what the person should know, one sentence each.
     """
 
-    path: Path
+    address: str
     notes: list[str]
+
+    @property
+    def path(self) -> Path:
+        """The folder, if it is a local one."""
+        return Path(self.address)
 
 
 def export_saved_model(
@@ -60,6 +70,8 @@ def export_saved_model(
         UserError: the folder holds no model, the text signature is required and not possible, or the export
             cannot be written.
     """
+    if is_remote(config.dir):
+        return _export_to_remote(model_dir, config, name, corpus)
     model, tokenizer = load_model_folder(model_dir)
     fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)
     text_input, notes = _make_text_input(tokenizer, config, corpus)
@@ -80,7 +92,21 @@ def export_saved_model(
         raise _explain(root, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Export(version, notes)
+    return Export(str(version), notes)
+
+
+def _export_to_remote(
+    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]]
+) -> Export:
+    """Exports here and puts it there: TensorFlow Serving looks for versions and would find half of one."""
+    root = posixpath.join(config.dir, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        export = export_saved_model(model_dir, replace(config, dir=scratch), name, corpus)
+        with explained_remote_errors(root):
+            numbers = [int(each) for each in list_names(root) if each.isdecimal()]
+            version = posixpath.join(root, str(max(numbers, default=0) + 1))
+            put_folder(Path(export.address), version)
+    return export._replace(address=version)
 
 
 def _explain(root: Path, error: Exception) -> UserError:

@@ -6,15 +6,16 @@ import json
 import math
 import os
 import platform
+import posixpath
 import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
+import tensorflow as tf
 from huggingface_hub import EvalResult, ModelCardData
 
 from tfmlm import __version__
@@ -91,8 +92,8 @@ def _name(config: Config) -> str:
 def _takes_texts(result: Result) -> bool:
     if result.saved_model_dir is None:
         return False
-    description = json.loads(Path(result.saved_model_dir, DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    return bool(description["text_signature"])
+    with tf.io.gfile.GFile(posixpath.join(result.saved_model_dir, DESCRIPTION_FILE)) as file:  # maybe remote
+        return bool(json.loads(file.read())["text_signature"])
 
 
 # === Metadata ===

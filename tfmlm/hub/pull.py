@@ -21,13 +21,13 @@ _PARTS = ("logs", "config.yaml", "checkpoints")
 """The checkpoints last: with them the run has begun."""
 
 
-def pull_run(config: Config) -> None:
+def pull_run(config: Config, folder: RunFolder) -> None:
     """Makes the run folder from the branch `hub.checkpoints`, unless there is one or the branch is not there.
 
     Raises:
         UserError: the branch cannot be read, or it holds another run.
     """
-    hub, folder = config.hub, RunFolder(config.run_dir)
+    hub = config.hub
     holds_something_else = (
         folder.path.is_dir() and any(folder.path.iterdir()) and not folder.config_file.exists()
     )

@@ -95,4 +95,4 @@ def _command_for(folder: RunFolder, hub: HubConfig) -> str:
         for key in fields(hub)
         if (value := asdict(hub)[key.name]) != getattr(own, key.name)
     ]
-    return shlex.join(["tfmlm", "push", str(folder.path), *overrides])
+    return shlex.join(["tfmlm", "push", folder.address, *overrides])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from tfmlm.atomic_files import take_over
 from tfmlm.config import Config
 from tfmlm.config.load import dump_config
 from tfmlm.errors import PreemptedError, UserError, first_line
@@ -65,7 +64,7 @@ def pushing_in_background(
         # Not pushed here: what is still on its way could arrive after it and win.
         raise UserError(
             "interrupted while an upload was on its way; the model is safe on disk and not on the Hub, "
-            f"`tfmlm push {folder.path}` pushes it"
+            f"`tfmlm push {folder.address}` pushes it"
         ) from None
     shutil.rmtree(folder.snapshots_dir, ignore_errors=True)
 
@@ -106,7 +105,7 @@ class Snapshots:
         try:
             shutil.rmtree(path, ignore_errors=True)
             for source in files:
-                _take_over(source, path / source.relative_to(self._folder.path))
+                take_over(source, path / source.relative_to(self._folder.path))
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             _LOGGER.warning("checkpoint %s is not pushed: %s", newest, _describe(error))
@@ -140,24 +139,8 @@ class PushModels(tf.keras.callbacks.Callback):
             self._snapshots.offer_model(self._setup, step)
 
 
-def _take_over(source: Path, target: Path) -> None:
-    """Links checkpoints, which never change and may be removed any time; copies what goes on growing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link)
-    else:
-        shutil.copyfile(source, target)
-
-
 def _describe(error: OSError) -> str:
     """One line; `copytree` goes on after an error and raises the list of all of them."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return str(error.args[0][0][-1])
     return first_line(error)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # some file systems have no links
-        shutil.copyfile(source, target)

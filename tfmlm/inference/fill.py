@@ -18,7 +18,7 @@ from tfmlm.data.tokenizers import load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.export.fill_mask import FillMask
 from tfmlm.export_layout import TOKENIZER_DIR
-from tfmlm.inference.loading import find_export, load_run_or_model
+from tfmlm.inference.loading import find_export, load_run_or_model, locate
 from tfmlm.inference.targets import TargetFill, Targets, find_targets, score_by_export, score_by_model
 from tfmlm.inference.texts import GivenText, check_finite, check_length, take_batches
 from tfmlm.results import Candidate, decode_filled, make_candidates
@@ -115,6 +115,7 @@ def load_predictor(path: str, top_k: int) -> Predictor:
     Raises:
         UserError: there is none of these at `path`, or the export was made with fewer candidates.
     """
+    path = locate(path)
     export = find_export(path)
     if export:
         return _load_export(export, top_k)
@@ -185,6 +186,7 @@ def load_target_predictor(path: str, words: Sequence[str], top_k: int | None) ->
     Raises:
         UserError: there is no model at `path`, or no word is left.
     """
+    path = locate(path)
     export = find_export(path)
     if export:
         tokenizer = load_tokenizer(export / TOKENIZER_DIR)

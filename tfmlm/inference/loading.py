@@ -6,9 +6,23 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
+from tfmlm.config import Config
+from tfmlm.config.load import load_config
+from tfmlm.errors import UserError
 from tfmlm.export_layout import list_versions
-from tfmlm.run_folder import RunFolder
+from tfmlm.model_names import is_remote
+from tfmlm.remote_folders import bring_model
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.model import load_model_folder
+
+
+def locate(name: str) -> str:
+    """The folder or Hub id that a name stands for; of a remote one, a copy.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return str(bring_model(name)) if is_remote(name) else name
 
 
 def find_export(path: str) -> Path | None:
@@ -28,3 +42,23 @@ def load_run_or_model(path: str) -> tuple[TFPreTrainedModel, PreTrainedTokenizer
     """
     of_run = RunFolder(Path(path)).model_dir
     return load_model_folder(of_run if of_run.is_dir() else path)
+
+
+def load_trained(name: str, overrides: list[str]) -> tuple[Config, Path]:
+    """Finds the model folder of a run or model folder, and the configuration that it was trained with.
+
+    Args:
+        name: the folder, which may be a remote one.
+        overrides: settings that win.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(locate(name))
+    model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
+    config_file = model_dir / RUN_CONFIG_NAME
+    if not config_file.exists():
+        raise UserError(
+            f"{name!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
+        )
+    return load_config(config_file, overrides), model_dir

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 from tfmlm.errors import UserError
 from tfmlm.export.fill_mask import compute_logits_of_padded
-from tfmlm.inference.loading import find_export, load_run_or_model
+from tfmlm.inference.loading import find_export, load_run_or_model, locate
 from tfmlm.inference.texts import GivenText, check_finite, check_length, take_batches
 from tfmlm.results import to_perplexity
 
@@ -146,6 +146,7 @@ def load_scorer(path: str) -> Scorer:
     Raises:
         UserError: there is none of these at `path`, or it is an export.
     """
+    path = locate(path)
     export = find_export(path)
     if export:
         raise UserError(
