@@ -6,6 +6,8 @@ import errno
 import os
 import re
 
+from tfmlm.urls import hide_secrets_in
+
 
 class UserError(Exception):
     """Something the user gave is wrong. The message says what was received and what to do."""
@@ -39,11 +41,11 @@ def reason_of(error: Exception) -> str:
 
 
 def in_one_line(error: Exception) -> str:
-    """The error's text in one line; what could command a terminal is written as an escape.
+    """The error's text in one line, without what could command a terminal, and without the secrets of URLs.
 
     File names, rows of data and answers of servers are part of messages, and may hold anything.
     """
-    line = " ".join(str(error).splitlines())
+    line = hide_secrets_in(" ".join(str(error).splitlines()))
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
     )

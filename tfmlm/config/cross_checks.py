@@ -17,6 +17,7 @@ from tfmlm.config.schema import (
 )
 from tfmlm.errors import UserError
 from tfmlm.model_names import HUB_ID
+from tfmlm.urls import has_password
 
 _SMALLEST_VOCABULARIES = {
     "wordpiece": (6, "5 special tokens"),
@@ -106,6 +107,11 @@ def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:
 def _check_source(data: DataConfig) -> None:
     if data.source in FILE_SOURCES and not data.train_files:
         raise UserError(f"data.source {data.source!r} needs data.train_files; it is empty")
+    if any(map(has_password, data.train_files + data.validation_files)):
+        raise UserError(
+            "data.train_files or data.validation_files has a URL with a user or password; leave it out, and "
+            "put it into .netrc, or where the file system's driver for fsspec looks for it"
+        )
     if data.validation_split and data.source in (*FILE_SOURCES, "installed-docs"):
         raise UserError(
             f"data.validation_split {data.validation_split!r} is for Hub datasets, and data.source is "

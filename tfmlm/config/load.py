@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from yaml import YAMLError
 from tfmlm.config.cross_checks import check_config
 from tfmlm.config.schema import Config, list_keys
 from tfmlm.errors import UserError, first_line
+from tfmlm.urls import hide_secrets
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 """Raised by PyYAML and OmegaConf for a value that is not what its tag or its look says, such as `0x_`."""
@@ -53,8 +54,18 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The configuration as YAML that `load_config` reads back to an equal one."""
-    return OmegaConf.to_yaml(_escape(asdict(config)))
+    """The configuration as YAML that `load_config` reads back to an equal one, but for secrets in URLs."""
+    return OmegaConf.to_yaml(_escape(asdict(hide_secrets_of(config))))
+
+
+def hide_secrets_of(config: Config) -> Config:
+    """The configuration as it may be shown and written: a file's URL may hold a signature or a token."""
+    data = replace(
+        config.data,
+        train_files=list(map(hide_secrets, config.data.train_files)),
+        validation_files=list(map(hide_secrets, config.data.validation_files)),
+    )
+    return replace(config, data=data)
 
 
 def _escape(value: Any) -> Any:
@@ -117,10 +128,10 @@ def compare_settings(first: dict[str, Any], second: dict[str, Any]) -> list[str]
 
 
 def list_settings(config: Config) -> dict[str, Any]:
-    """The keys `section.key` that change what a run leaves behind, with their values."""
+    """The keys `section.key` that change what a run leaves behind, with their values, secrets hidden."""
     return {
         f"{section}.{key}": value
-        for section, values in asdict(config).items()
+        for section, values in asdict(hide_secrets_of(config)).items()
         for key, value in values.items()
         if section != "hub" and f"{section}.{key}" not in ("run.output_dir", "distribute.wait_seconds")
     }

@@ -74,8 +74,12 @@ class DataConfig:
     validation_split: str | None = _key(
         None, "split that is held out; a Hub dataset's own `validation` when empty."
     )
-    train_files: list[str] = _key(list, "files, folders or globs for the file sources; gzip too.")
-    validation_files: list[str] = _key(list, "held-out files.")
+    train_files: list[str] = _key(
+        list,
+        "files, folders or globs for the file sources, gzip too; URLs that fsspec knows, such as `gs://`, "
+        "`s3://` and `https://`, where a glob or a folder needs a file system that lists.",
+    )
+    validation_files: list[str] = _key(list, "held-out files, named in the same ways.")
     text_column: str = _key(
         "text",
         "column of text; dotted for nested columns (`answers.text`), several with commas between them; "

@@ -15,7 +15,7 @@ import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from itertools import chain, count, islice, repeat, zip_longest
 from pathlib import Path
@@ -28,7 +28,9 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
+from tfmlm.data.remote_files import open_remote_file
 from tfmlm.errors import UserError, first_line
+from tfmlm.urls import hide_secrets, is_url
 
 # === Columns ===
 
@@ -182,7 +184,7 @@ class BadRow(NamedTuple):
     """Rows that cannot be read, or that do not hold the configured columns of text.
 
     Attributes:
-        file: the path.
+        file: the path, or the URL without secrets.
         row: number of the first such row, from 1: a line of text or JSON, a record of CSV with the header
             as the first, a row of Parquet.
         reason: what is wrong.
@@ -208,21 +210,26 @@ def read_rows(file: str, data: DataConfig) -> Iterator[str | BadRow]:
     """Reads the texts of a file in order; a `BadRow` stands where rows cannot be read.
 
     Args:
-        file: a path; gzip, bzip2 and xz are seen by their first bytes.
+        file: a path or a URL; gzip, bzip2 and xz are seen by their first bytes.
         data: the kind of file, the columns, and what one text of a text file is.
     """
     return chain.from_iterable(read_batches(file, data))
 
 
 def read_batches(file: str, data: DataConfig) -> Iterator[Batch]:
-    """The same as `read_rows`, in lists of about a thousand or a megabyte."""
+    """The same as `read_rows`, in lists of about a thousand or a megabyte.
+
+    Raises:
+        UserError: a remote file cannot be reached, which is no bad row.
+    """
     num_rows = 0
+    name = hide_secrets(file)
     try:
         for batch in _READERS[data.source](file, data):
-            yield _name_bad_rows(batch, file, num_rows + 1)
+            yield _name_bad_rows(batch, name, num_rows + 1)
             num_rows += len(batch)
     except _READ_ERRORS as error:
-        yield [BadRow(file, num_rows + 1, _describe(error))]
+        yield [BadRow(name, num_rows + 1, _describe(error))]
 
 
 def _name_bad_rows(batch: Batch, file: str, first_row: int) -> Batch:
@@ -456,7 +463,7 @@ def _parse_plain_csv(records: memoryview, columns: list[str], names: list[str]) 
 
 def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
     names = split_column_names(data)
-    with parquet.ParquetFile(file) as table:
+    with _open_parquet(file) as table:
         columns = table.schema_arrow.names
         wanted = [column for column in columns if any(f"{name}.".startswith(f"{column}.") for name in names)]
         empty = dict.fromkeys(columns)
@@ -499,21 +506,41 @@ def _open_text(file: str, encoding: str = "utf-8-sig", newline: str | None = Non
     return _decode(_open_bytes(file), encoding, newline)
 
 
-_DECOMPRESSORS: dict[re.Pattern[bytes], Callable[[str], Any]] = {
+_MAGIC_BYTES = 10
+
+_DECOMPRESSORS: dict[re.Pattern[bytes], Callable[[Any], Any]] = {
     re.compile(rb"\x1f\x8b"): gzip.open,
     re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
     re.compile(rb"\xfd7zXZ\x00"): lzma.open,
 }
-"""By the first ten bytes of a file, which are in no text."""
+"""By the first bytes of a file, which are in no text."""
 
 
 def _open_bytes(file: str) -> BinaryIO:
+    if is_url(file):
+        remote = open_remote_file(file)
+        start = remote.read(_MAGIC_BYTES)
+        remote.seek(0)
+        decompress = _find_decompressor(start)
+        return cast(BinaryIO, decompress(remote)) if decompress else remote
     with Path(file).open("rb") as content:
-        start = content.read(10)
-    for magic, decompress in _DECOMPRESSORS.items():
-        if magic.match(start):
-            return cast(BinaryIO, decompress(file))
-    return Path(file).open("rb")
+        decompress = _find_decompressor(content.read(_MAGIC_BYTES))
+    return cast(BinaryIO, decompress(file)) if decompress else Path(file).open("rb")
+
+
+def _find_decompressor(start: bytes) -> Callable[[Any], Any] | None:
+    return next((decompress for magic, decompress in _DECOMPRESSORS.items() if magic.match(start)), None)
+
+
+@contextmanager
+def _open_parquet(file: str) -> Iterator[parquet.ParquetFile]:
+    """Arrow itself reads what lies on this machine, without Python."""
+    if not is_url(file):
+        with parquet.ParquetFile(file) as table:
+            yield table
+        return
+    with open_remote_file(file) as content, parquet.ParquetFile(content) as table:
+        yield table
 
 
 def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
@@ -655,7 +682,7 @@ def _find_schema_of_csv(file: str, data: DataConfig) -> pa.Schema | None:
 
 def _find_schema_of_parquet(file: str, data: DataConfig) -> pa.Schema | None:
     del data
-    with parquet.ParquetFile(file) as table:
+    with _open_parquet(file) as table:
         return table.schema_arrow if table.metadata.num_rows else None
 
 

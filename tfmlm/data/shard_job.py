@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from tfmlm.config import Config
+from tfmlm.config.load import hide_secrets_of
 from tfmlm.data.files import BadRow
 from tfmlm.data.packing import NO_TOKENS, BlockFormat
 from tfmlm.data.prepare import make_block_format
@@ -69,7 +70,9 @@ def describe_settings(config: Config, blocks_per_shard: int) -> dict[str, Any]:
     """The keys that decide the blocks, as they stand in the manifest."""
     # These change how the source is read, not what comes of it; but a stream's `max_rows` are its first.
     omitted = {"num_proc"} if config.data.max_rows else {"num_proc", "streaming"}
-    data = {name: value for name, value in asdict(config.data).items() if name not in omitted}
+    data = {
+        name: value for name, value in asdict(hide_secrets_of(config).data).items() if name not in omitted
+    }
     settings = {
         "seed": config.run.seed,
         "data": data,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from fsspec.core import strip_protocol
 
 from tfmlm.config import FILE_SOURCES, DataConfig
 from tfmlm.data.cache import hash_once
@@ -28,9 +29,11 @@ from tfmlm.data.files import (
     split_column_names,
 )
 from tfmlm.data.installed_docs import load_installed_docs
+from tfmlm.data.remote_files import find_remote_files, identify_remote_file
 from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
 from tfmlm.errors import UserError
 from tfmlm.model_names import advise_offline
+from tfmlm.urls import hide_secrets, is_url
 
 _SUFFIXES = {
     "csv": (".csv", ".csv.gz"),
@@ -124,7 +127,7 @@ def _check_files(data: DataConfig, files: list[str]) -> None:
     schema = next((schema for file in files if (schema := find_schema(file, data))), None)
     if schema is None:
         bad_row = find_bad_row(files, data)
-        raise _explain_files(data, str(bad_row or f"{', '.join(files)}: it holds no row"))
+        raise _explain_files(data, str(bad_row or f"{', '.join(map(hide_secrets, files))}: it holds no row"))
     check_columns(schema, data)
 
 
@@ -172,7 +175,7 @@ def _read_sound_rows(data: DataConfig, first_file: str, file: str) -> Iterator[l
         is_empty = is_empty and not texts
         yield texts
     if lacking and is_empty:
-        row = lacking[0]._replace(reason=f"its columns are not those of {first_file}")
+        row = lacking[0]._replace(reason=f"its columns are not those of {hide_secrets(first_file)}")
         raise _explain_files(data, str(row))
 
 
@@ -204,8 +207,9 @@ def _even_out(batches: Iterator[list[str]]) -> Iterator[list[str]]:
 def _hash_files(files: list[str], data: DataConfig) -> str:
     settings = f"{data.source} {data.text_column} {data.sample_by} {data.on_bad_rows}"
     fingerprint = xxhash.xxh3_128(settings.encode())
-    for path in files:
-        fingerprint.update(hash_once(Path(path)).encode())
+    for file in files:
+        identity = identify_remote_file(file) if is_url(file) else hash_once(Path(file))
+        fingerprint.update(identity.encode())
     return fingerprint.hexdigest()
 
 
@@ -252,17 +256,24 @@ def _find_validation_split(data: DataConfig) -> str | None:
 
 
 def expand_paths(patterns: list[str], source: str) -> list[str]:
-    """Expands globs and folders, in order, each file once; every pattern must match a file."""
+    """Expands globs and folders, in order, each file once; every pattern, or URL, must match a file."""
     files: list[str] = []
     for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(str(file) for file in path.rglob("*") if file.name.endswith(_SUFFIXES[source]))
-        else:
-            matches = [pattern] if path.is_file() else sorted(glob.glob(pattern, recursive=True))
+        local = strip_protocol(pattern) if pattern.startswith("file://") else pattern
+        matches = (
+            find_remote_files(pattern, _SUFFIXES[source]) if is_url(local) else _find_files(local, source)
+        )
         if not matches:
             raise UserError(
-                f"no {source} file matches {pattern!r}; check data.train_files and data.validation_files"
+                f"no {source} file matches {hide_secrets(pattern)!r}; check data.train_files and "
+                "data.validation_files"
             )
         files += matches
     return list(dict.fromkeys(files))
+
+
+def _find_files(pattern: str, source: str) -> list[str]:
+    path = Path(pattern)
+    if path.is_dir():
+        return sorted(str(file) for file in path.rglob("*") if file.name.endswith(_SUFFIXES[source]))
+    return [pattern] if path.is_file() else sorted(glob.glob(pattern, recursive=True))

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfmlm.config import FILE_SOURCES, Config
 from tfmlm.model_names import PACKAGE_SCHEME, is_hub_id
+from tfmlm.urls import hide_secrets
 
 _SECTIONS = ("data", "tokenizer", "masking", "model", "optimizer", "train", "distribute")
 _SEED = "run.seed"
@@ -48,9 +49,9 @@ def redact_config(config: Config) -> Config:
 
 
 def redact_path(name: str) -> str:
-    """A Hub id, a source or a package as it is; the last part of a path."""
+    """A Hub id, a source or a package as it is; the last part of a path, or of a URL without its secrets."""
     is_known = name in (*FILE_SOURCES, "installed-docs") or name.startswith(PACKAGE_SCHEME)
-    return name if is_known or is_hub_id(name) else PurePosixPath(name).name
+    return name if is_known or is_hub_id(name) else PurePosixPath(hide_secrets(name)).name
 
 
 def _redact_section(section: str, settings: Any) -> Any:
