@@ -7,7 +7,7 @@ import warnings
 
 
 def quieten_libraries(ignore_warnings: bool = True) -> None:
-    """Silences TensorFlow, transformers and datasets; errors still come as exceptions.
+    """Silences TensorFlow, transformers, datasets and drivers of fsspec; errors still come as exceptions.
 
     Args:
         ignore_warnings: also ignore Python warnings, which are for programmers.
@@ -22,6 +22,9 @@ def quieten_libraries(ignore_warnings: bool = True) -> None:
     quieten_hub()
     # It logs a broken file and then raises it.
     datasets.logging.set_verbosity(logging.CRITICAL)
+    # What they raise comes in one line.
+    for driver in ("fsspec", "gcsfs", "s3fs"):
+        logging.getLogger(driver).setLevel(logging.CRITICAL)
     # Blocks have a cache of their own; intermediate tables need none and go to a temporary folder.
     datasets.disable_caching()
     quieten_tensorflow(ignore_warnings)

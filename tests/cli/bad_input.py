@@ -204,6 +204,26 @@ DATA = [
         f"{TRAIN} data.train_files=[{{folder}}/none.txt]",
         "no text file matches",
     ),
+    Case(
+        "a file of a server that does not answer",
+        f"{TRAIN} data.train_files=[http://127.0.0.1:9/a.txt?token=secret]",
+        "http://127.0.0.1:9/a.txt?token=… cannot be read: Cannot connect",
+    ),
+    Case(
+        "wildcards over HTTP",
+        f"{TRAIN} data.train_files=[https://127.0.0.1:9/*.txt]",
+        "HTTP lists no files; name each",
+    ),
+    Case(
+        "a file system that there is not",
+        f"{TRAIN} data.validation_files=[nothing://a.txt]",
+        "Protocol not known: nothing",
+    ),
+    Case(
+        "a password in a file's URL",
+        f"{TRAIN} data.train_files=[ftp://me:secret@127.0.0.1/a.txt]",
+        "has a URL with a user or password; leave it out",
+    ),
     Case("an empty file", TRAIN, "texts.txt", write("texts.txt", "")),
     Case("only blanks", TRAIN, "holds no text", write("texts.txt", "\n  \n")),
     Case("no UTF-8", TRAIN, "not UTF-8", write("texts.txt", b"good\nbad \xff\n" * 20)),

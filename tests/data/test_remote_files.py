@@ -259,7 +259,7 @@ def test_a_server_that_tells_no_length(site: Site) -> None:
         ("nothing://a.txt", "Protocol not known: nothing"),
         ("http://127.0.0.1:9/a.txt", "Cannot connect to host 127.0.0.1:9"),
         ("memory://none.txt", "no such file"),
-        ("memory://none/*.txt", "no text file matches 'memory://none/*.txt'; check data.train_files"),
+        ("memory://none/*.txt", "no such file"),
         ("http://127.0.0.1:9/*.txt", "has wildcards, and HTTP lists no files"),
         ("http://127.0.0.1:9/a[0-9].txt?x=1", "has wildcards, and HTTP lists no files"),
         ("zip://*.txt::memory://a.zip", "zip://*.txt::memory://a.zip cannot be"),
@@ -269,6 +269,40 @@ def test_a_url_of_nothing(url: str, says: str, monkeypatch: pytest.MonkeyPatch) 
     for driver in ("gcsfs", "s3fs"):
         monkeypatch.setitem(sys.modules, driver, None)
     assert_refused(url, says, source="text", train_files=[url])
+
+
+@pytest.mark.parametrize("pattern", ["memory://x", "memory://x/**/*.txt"])
+def test_a_folder_that_cannot_be_listed_is_not_left_out(
+    pattern: str, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_folder(self: MemoryFileSystem, path: str, **options: object) -> object:
+        if path.strip("/") == "x/closed":
+            raise PermissionError("closed to you")
+        return usual(self, path, **options)
+
+    usual = MemoryFileSystem.ls
+    monkeypatch.setattr(MemoryFileSystem, "ls", list_folder)
+    memory.pipe({"/x/a.txt": b"a\n", "/x/closed/b.txt": b"b\n"})
+    assert_refused(f"{pattern} cannot be read: closed to you", source="text", train_files=[pattern])
+
+
+def test_an_object_that_stands_for_its_folder_is_no_file(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_folder(self: MemoryFileSystem, path: str, **options: object) -> object:
+        itself = [{"name": f"{path}/", "type": "file"}, {"name": f"{path}/", "type": "directory"}]
+        return [*usual(self, path, **options), *itself]
+
+    usual = MemoryFileSystem.ls
+    monkeypatch.setattr(MemoryFileSystem, "ls", list_folder)
+    memory.pipe({"/x/a.txt": b"a\n", "/x/deep/b.txt": b"b\n"})
+    assert load("memory://x") == load("memory://x/**") == ["a", "b"]
+
+
+def test_a_glob_without_a_match(memory: MemoryFileSystem) -> None:
+    memory.pipe("/x/a.txt", b"a\n")
+    assert_refused("no text file matches 'memory://x/*.csv'", source="text", train_files=["memory://x/*.csv"])
+    assert_refused("no csv file matches 'memory://x'", source="csv", train_files=["memory://x"])
 
 
 def test_a_page_about_a_folder_is_no_text(site: Site) -> None:

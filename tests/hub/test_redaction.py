@@ -53,3 +53,15 @@ def test_what_the_hub_or_a_package_gives_keeps_its_name() -> None:
         model=ModelConfig(name_or_path="me/mine"),
     )
     assert redact_config(config) == config
+
+
+def test_of_a_url_the_name_of_its_file_is_left_and_no_secret() -> None:
+    files = [
+        "https://me:secret@host/secret/a.txt?token=secret",
+        "s3://secret/part-?.txt",
+        "https://host/?x=secret/secret",
+    ]
+    config = Config(data=DataConfig(source="text", train_files=files, validation_files=files[:1]))
+    published = redact_config(config).data
+    assert published.train_files == ["a.txt?token=…", "part-?.txt", "?x=…"]
+    assert published.validation_files == ["a.txt?token=…"]

@@ -16,11 +16,14 @@ from typing import Any, BinaryIO, cast
 import fsspec
 import xxhash
 from fsspec.config import apply_config
+from fsspec.utils import glob_translate
 
 from tfmlm.errors import UserError, first_line
 from tfmlm.urls import hide_secrets, hide_secrets_in, lacks_secrets
 
 _WEB = ("http", "https")
+
+_WILDCARD = re.compile("[*?[]")
 
 _IDENTITIES = (
     *("md5hash", "content-md5", "content_md5", "etag", "digest", "checksum", "generation", "sha"),
@@ -55,15 +58,30 @@ def find_remote_files(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
             _check_web(pattern, fs, path)
             return [pattern]
         fs.invalidate_cache()  # files may have come since this process last looked
-        if re.search("[*?[]", path) and not fs.isfile(path):
-            found = fs.glob(path, detail=True)
+        if _WILDCARD.search(path) and not fs.isfile(path):
+            found = list(_glob(fs, path))
         elif fs.info(path)["type"] == "directory":
-            found = {
-                name: info for name, info in fs.find(path, detail=True).items() if name.endswith(suffixes)
-            }
+            found = [name for name in _walk(fs, path) if name.endswith(suffixes)]
         else:
             return [pattern]
-    return _name_found(pattern, path, [name for name, info in found.items() if info["type"] == "file"])
+    return _name_found(pattern, path, found)
+
+
+def _glob(fs: Any, path: str) -> Iterator[str]:
+    start = _WILDCARD.split(path)[0]
+    folder, rest = start.rpartition("/")[0], path[start.rfind("/") + 1 :]
+    return filter(re.compile(glob_translate(path)).match, _walk(fs, folder, "**" in path, rest.count("/")))
+
+
+def _walk(fs: Any, folder: str, is_endless: bool = True, depth: int = 0) -> Iterator[str]:
+    """Files below a folder; those of fsspec itself leave out what cannot be listed, without a word."""
+    for info in fs.ls(folder, detail=True):
+        name = info["name"]
+        if info["type"] == "directory":
+            if (is_endless or depth) and name.rstrip("/") != folder.rstrip("/"):
+                yield from _walk(fs, name, is_endless, depth - 1)
+        elif not name.endswith("/"):  # in a bucket, an object that stands for the folder
+            yield name
 
 
 def _check_web(url: str, fs: Any, path: str) -> None:
