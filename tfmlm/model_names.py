@@ -17,11 +17,6 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """A repository on the Hub, with or without its owner."""
 
 
-def is_remote(name: str) -> bool:
-    """True for a folder on another file system, such as `gs://bucket/folder`."""
-    return "://" in name
-
-
 def is_hub_id(name: str) -> bool:
     """True for what may be a repository on the Hub, and is no path here."""
     return HUB_ID.fullmatch(name) is not None and not Path(name).exists()

@@ -27,7 +27,6 @@ import tensorflow as tf
 from tfmlm.atomic_files import take_over
 from tfmlm.config import Config
 from tfmlm.errors import UserError, first_line
-from tfmlm.model_names import is_remote
 from tfmlm.remote_folders import (
     bring_file,
     bring_folder,
@@ -40,6 +39,7 @@ from tfmlm.remote_folders import (
     write_text,
 )
 from tfmlm.run_folder import RunFolder, holding_run_folder
+from tfmlm.urls import is_url
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ def holding_run(config: Config) -> Iterator[RunFolder]:
     Raises:
         UserError: another process has it, or it cannot be read or written.
     """
-    if is_remote(config.run_address):
+    if is_url(config.run_address):
         with _holding_remote(config.run_address) as (path, remote):
             yield RunFolder(path, remote=remote)
         return

@@ -26,7 +26,6 @@ from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.inference.loading import load_trained
-from tfmlm.model_names import is_remote
 from tfmlm.remote_folders import explained_remote_errors
 from tfmlm.remote_run import bring_run, holding_run
 from tfmlm.results import Evaluation, Result, Samples
@@ -46,6 +45,7 @@ from tfmlm.training.run_log import plot_metrics
 from tfmlm.training.setup import Setup, set_up
 from tfmlm.training.strategy import describe_devices
 from tfmlm.training.train import Trained, train
+from tfmlm.urls import is_url
 
 _SAMPLE_TOP_K = 5
 
@@ -167,7 +167,7 @@ def _train_beside_chief(config: Config) -> None:
     """Takes part in the training of a run that is not finished, and leaves nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         chief_path = config.run_dir
-        if is_remote(config.run_address):
+        if is_url(config.run_address):
             chief_path = Path(scratch, "chief")
             with explained_remote_errors(config.run_address):
                 bring_run(config.run_address, chief_path)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tfmlm.cli.shared import start_libraries
+from tfmlm.urls import is_url
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,9 +34,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _bring(name: str, scratch: Path) -> Path:
     """The run folder, of a remote one a copy of what the page shows."""
-    from tfmlm.model_names import is_remote
-
-    if not is_remote(name):
+    if not is_url(name):
         return Path(name)
     start_libraries()
     from tfmlm.remote_folders import explained_remote_errors

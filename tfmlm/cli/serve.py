@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfmlm.errors import UserError
 from tfmlm.preview.options import ServeOptions, parse_labels
+from tfmlm.urls import is_url
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.preview.server import Running
@@ -48,9 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from tfmlm.model_names import is_remote
-
-    if is_remote(options.folder):
+    if is_url(options.folder):
         raise UserError(
             f"{options.folder!r} is not on this machine; copy it here, or let TensorFlow Serving read it"
         )

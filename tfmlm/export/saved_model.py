@@ -24,9 +24,9 @@ from tfmlm.export.warmup import make_samples, write_batching_parameters, write_w
 from tfmlm.export_layout import DESCRIPTION_FILE, TOKENIZER_DIR, add_version, begin_version
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.parity import find_mismatch
-from tfmlm.model_names import is_remote
 from tfmlm.remote_folders import explained_remote_errors, list_names, put_folder
 from tfmlm.training.model import load_model_folder
+from tfmlm.urls import is_url
 
 _LONGEST_SHOWN = 200
 """Characters of a text that differs."""
@@ -70,7 +70,7 @@ def export_saved_model(
         UserError: the folder holds no model, the text signature is required and not possible, or the export
             cannot be written.
     """
-    if is_remote(config.dir):
+    if is_url(config.dir):
         return _export_to_remote(model_dir, config, name, corpus)
     model, tokenizer = load_model_folder(model_dir)
     fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)

@@ -10,10 +10,10 @@ from tfmlm.config import Config
 from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
 from tfmlm.export_layout import list_versions
-from tfmlm.model_names import is_remote
 from tfmlm.remote_folders import bring_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.model import load_model_folder
+from tfmlm.urls import is_url
 
 
 def locate(name: str) -> str:
@@ -22,7 +22,7 @@ def locate(name: str) -> str:
     Raises:
         UserError: it cannot be read.
     """
-    return str(bring_model(name)) if is_remote(name) else name
+    return str(bring_model(name)) if is_url(name) else name
 
 
 def find_export(path: str) -> Path | None:
