@@ -19,7 +19,7 @@ from tfmlm.config.load import dump_config
 from tfmlm.data.files import describe_bad_row
 from tfmlm.data.sources import open_training_texts
 from tfmlm.errors import UserError
-from tfmlm.export.saved_model import Export, export_saved_model
+from tfmlm.export.saved_model import Export, check_target, export_saved_model
 from tfmlm.hub.card import TrainingEnvironment, write_card
 from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
@@ -95,6 +95,7 @@ def _run_as_chief(config: Config) -> FinishedRun:
 
 
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
+    check_target(config.export)
     setup = set_up(config)
     samples_before = _fill_before_training(config, folder, setup)
     with pushing_in_background(config, folder, setup) as (callbacks, offer_checkpoint):

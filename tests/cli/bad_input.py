@@ -420,8 +420,16 @@ def keep_config(folder: Path) -> None:
 
 RUNS = [
     Case("a folder below a file", f"{TRAIN} run.output_dir={{folder}}/texts.txt/run", "cannot be written"),
-    Case("a folder in a bucket", f"{TRAIN} run.output_dir=gs://bucket/run", "only local folders are written"),
-    Case("exports in a bucket", f"{TRAIN} export.dir=s3://bucket/exports", "only local folders are written"),
+    Case(
+        "a run folder on an unknown file system",
+        f"{TRAIN} run.output_dir=nowhere://bucket/run",
+        "'nowhere://bucket/run' is on a file system that TensorFlow does not know here",
+    ),
+    Case(
+        "exports on an unknown file system",
+        f"{TRAIN} export.dir=s3://bucket/exports",
+        "'s3://bucket/exports' is on a file system that TensorFlow does not know here",
+    ),
     Case("a folder in use", f"{TRAIN} run.output_dir={{folder}}/model", "is not empty and holds no run"),
     Case(
         "another run",

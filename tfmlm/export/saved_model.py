@@ -109,6 +109,17 @@ def _export_to_remote(
     return export._replace(address=version)
 
 
+def check_target(config: ExportConfig) -> None:
+    """Makes sure that a remote `export.dir` can be written, which hours of training later is too late.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if config.enabled and is_url(config.dir):
+        with explained_remote_errors(config.dir):
+            tf.io.gfile.makedirs(config.dir)
+
+
 def _explain(root: Path, error: Exception) -> UserError:
     return UserError(f"export to {str(root)!r} failed: {reason_of(error)}; make room, or set export.dir")
 
