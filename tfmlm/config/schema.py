@@ -211,6 +211,11 @@ class TrainConfig:
         "loss).",
     )
     xla: bool = _key(False, "compile the step with XLA.")
+    rematerialize: bool = _key(
+        False,
+        "compute the activations of each transformer layer again in the backward pass, instead of keeping "
+        "them: a step takes less memory and more time.",
+    )
     logits: Literal["masked", "all"] = _key(
         "masked", "`masked` computes the vocabulary head at masked positions only, `all` everywhere."
     )

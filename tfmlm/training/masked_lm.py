@@ -9,7 +9,7 @@ from tfmlm.config import Config
 from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.data.pipeline import Batch
 from tfmlm.training.heads import ARCHITECTURES, compute_logits, compute_logits_at
-from tfmlm.training.layers import compute_gelu_in_float32, make_dropout_stateless
+from tfmlm.training.layers import compute_gelu_in_float32, make_dropout_stateless, rematerialize
 from tfmlm.training.loss import (
     MaskedPositions,
     count_slots,
@@ -50,6 +50,8 @@ class MaskedLanguageModel(tf.keras.Model):
         )
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
+        if config.train.rematerialize:
+            rematerialize(model, self._noise)
         if (
             self.compute_dtype == "bfloat16"
             and "CPU" in tf.distribute.get_strategy().extended.worker_devices[0]
