@@ -1,4 +1,4 @@
-"""Two layers of the Hugging Face models that compute in another way here: dropout and, on a CPU, gelu."""
+"""What layers of the Hugging Face models compute in another way here: dropout, gelu, and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
+from transformers import TFPreTrainedModel
 from transformers.activations_tf import ACT2FN
+
+from tfmlm.errors import UserError
+from tfmlm.training.heads import BRANCHING
 
 # === Dropout ===
 
@@ -18,7 +22,11 @@ _LEVELS = 2**16
 
 
 class StatelessNoise:
-    """Stands in for the random generator of all dropout layers of a model."""
+    """Stands in for the random generator of all dropout layers of a model.
+
+    Attributes:
+        num_calls: of `dropout` since the step began; each has noise of its own.
+    """
 
     def __init__(self) -> None:
         self._seed = tf.constant([0, 0], tf.int64)
@@ -30,12 +38,18 @@ class StatelessNoise:
         self.num_calls = 0
 
     @contextmanager
-    def again(self, num_calls: int, zero: tf.Tensor) -> Iterator[None]:
-        """Gives the noise that came after so many calls of this step, and then goes on as if it had not."""
-        seed, done = self._seed, self.num_calls
+    def replay(self, num_calls: int, zero: tf.Tensor) -> Iterator[None]:
+        """Within it comes the noise that came after `num_calls` calls; after it, what would have come anyway.
+
+        Args:
+            num_calls: what the attribute of this name was, earlier in this step.
+            zero: [], any float dtype; the noise waits for what it hangs on. Noise that waited for nothing
+                would be the same operation as the earlier one, so TensorFlow would keep that one's values.
+        """
+        seed, all_calls = self._seed, self.num_calls
         self._seed, self.num_calls = seed + tf.cast(zero, tf.int64), num_calls
         yield
-        self._seed, self.num_calls = seed, max(done, self.num_calls)
+        self._seed, self.num_calls = seed, max(all_calls, self.num_calls)
 
     def _maybe_init(self) -> None:
         """Keras calls it when it builds a layer; there is nothing to make."""
@@ -90,43 +104,76 @@ def _gelu(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.nn.gelu(tf.cast(values, tf.float32)), values.dtype)
 
 
-# === Memory ===
+# === Recomputation ===
+
+_OTHER_LAYERS = {"distilbert": "TFTransformerBlock"}
+"""Classes of a transformer layer that are not named after their model."""
+
+WITHOUT_LAYERS = ("flaubert", "xlm")
+"""`model_type`s that have no class of a whole layer."""
 
 
-def rematerialize(model: tf.keras.Model, noise: StatelessNoise) -> None:
-    layers = [layer for layer in model.submodules if type(layer).__name__ == _name_layer(model)]
+def check_rematerialized(model_type: str) -> None:
+    """Checks that a type of models is made of layers that can be computed again.
+
+    Raises:
+        UserError: it is not.
+    """
+    if model_type in WITHOUT_LAYERS:
+        raise UserError(
+            f"train.rematerialize is true, and TensorFlow's {model_type} has no layers to compute again; set it "
+            "to false (train.gradient_accumulation_steps saves memory too)"
+        )
+
+
+def rematerialize(model: TFPreTrainedModel, noise: StatelessNoise) -> None:
+    """Has each transformer layer keep its inputs alone in training, and compute the rest again for gradients.
+
+    Args:
+        model: passes `check_rematerialized`; its dropout draws from `noise`.
+        noise: is the same in both computations.
+    """
+    name = _OTHER_LAYERS.get(
+        model.config.model_type, type(model).__name__.removesuffix("ForMaskedLM") + "Layer"
+    )
+    layers = [layer for layer in model.submodules if type(layer).__name__ == name]
+    assert layers, name
     for layer in layers:
-        converted = tf.autograph.to_graph(layer.call.__func__)
-        layer.call = _recompute(layer.call, partial(converted, layer), noise)
+        call = type(layer).call
+        if model.config.model_type in BRANCHING:  # Keras converts no call that is already wrapped
+            call = tf.autograph.to_graph(call)
+        layer.call = _compute_twice(partial(call, layer), noise)
 
 
-def _name_layer(model):
-    if model.config.model_type == "distilbert":
-        return "TFTransformerBlock"
-    return type(model).__name__.removesuffix("ForMaskedLM") + "Layer"
+def _compute_twice(call: Callable[..., Any], noise: StatelessNoise) -> Callable[..., Any]:
+    """`call` of a layer, whose inner values are not kept for the backward pass.
 
+    `tf.recompute_grad` takes and gives nothing but tensors, and differentiates by all that it takes: those of
+    floats. What else there is among the arguments is the same in both computations.
+    """
 
-def _recompute(call: Callable[..., Any], converted, noise: StatelessNoise) -> Callable[..., Any]:
-    @tf.autograph.experimental.do_not_convert
     def call_twice(*args: Any, **kwargs: Any) -> Any:
         if not kwargs.get("training"):
             return call(*args, **kwargs)
-        leaves = tf.nest.flatten((args, kwargs))
-        is_float = [tf.is_tensor(leaf) and leaf.dtype.is_floating for leaf in leaves]
+        inputs = tf.nest.flatten((args, kwargs))
+        floats = {
+            place: value
+            for place, value in enumerate(inputs)
+            if tf.is_tensor(value) and value.dtype.is_floating
+        }
         num_calls = noise.num_calls
         outputs: Any = None
 
-        def compute(zero: tf.Tensor, *floats: tf.Tensor) -> list[tf.Tensor]:
+        def compute(zero: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
             nonlocal outputs
-            left = iter(floats)
-            mixed = [next(left) if here else leaf for leaf, here in zip(leaves, is_float, strict=True)]
-            new_args, new_kwargs = tf.nest.pack_sequence_as((args, kwargs), mixed)
-            with noise.again(num_calls, zero):
-                outputs = converted(*new_args, **new_kwargs)
-            return [leaf for leaf in tf.nest.flatten(outputs) if leaf is not None]
+            replaced = dict(enumerate(inputs)) | dict(zip(floats, values, strict=True))
+            new_args, new_kwargs = tf.nest.pack_sequence_as((args, kwargs), list(replaced.values()))
+            with noise.replay(num_calls, zero):
+                outputs = call(*new_args, **new_kwargs)
+            return [output for output in tf.nest.flatten(outputs) if output is not None]
 
-        floats = [leaf for leaf, here in zip(leaves, is_float, strict=True) if here]
-        tensors = iter(tf.recompute_grad(compute)(tf.constant(0.0), *floats))
-        return tf.nest.map_structure(lambda leaf: None if leaf is None else next(tensors), outputs)
+        tensors = iter(tf.recompute_grad(compute)(tf.constant(0.0), *floats.values()))
+        return tf.nest.map_structure(lambda output: None if output is None else next(tensors), outputs)
 
-    return call_twice
+    converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(call_twice)
+    return converted

@@ -26,6 +26,7 @@ from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
+from tfmlm.training.layers import check_rematerialized
 from tfmlm.training.weights import Diagnosis, list_weight_files, name_as_pytorch, read_weights
 
 _LOGGER = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def check_model(config: Config) -> None:
     else:
         model_config = _make_config(fields)
     _check_head(model_config)
+    if config.train.rematerialize:
+        check_rematerialized(model_config.model_type)
     with suppress(TypeError, ValueError):  # of a length that is no number; making the model says so
         _check_block_size(model_config, config.data.block_size)
 
