@@ -22,6 +22,7 @@ ROWS = (
     "whole_word",
     "streaming",
     "step",
+    "memory",
     "perplexity",
     "fill_mask",
     "serving",

@@ -38,6 +38,8 @@ class Size:
         num_seeds: seeds that the perplexities are means over.
         timed_calls: calls that a fill-mask figure is the median of.
         serving_seconds: that the clients keep asking the server.
+        long_block_size: tokens in a block where activations are to be most of the memory.
+        memory_steps: steps whose memory is measured, after the first, which is slower.
         num_copies: times that the texts are written into the file that is streamed, so that it is longer
             than a shuffle window.
         alone: each measurement is a process of its own; without it all share one, which starts faster.
@@ -59,6 +61,8 @@ class Size:
     serving_seconds: int = 60
     pipeline_repeats: int = 7
     scored_texts: int = 8
+    long_block_size: int = 512
+    memory_steps: int = 3
     num_copies: int = 8
     alone: bool = True
 
@@ -84,6 +88,8 @@ QUICK = Size(
     serving_seconds=2,
     pipeline_repeats=1,
     scored_texts=2,
+    long_block_size=64,
+    memory_steps=1,
     num_copies=1,
     alone=False,
 )

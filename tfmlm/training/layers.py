@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import tensorflow as tf
@@ -121,8 +123,8 @@ def check_rematerialized(model_type: str) -> None:
     """
     if model_type in WITHOUT_LAYERS:
         raise UserError(
-            f"train.rematerialize is true, and TensorFlow's {model_type} has no layers to compute again; set it "
-            "to false (train.gradient_accumulation_steps saves memory too)"
+            f"train.rematerialize is true, and TensorFlow's {model_type} has no layers to compute again; "
+            "set it to false (train.gradient_accumulation_steps saves memory too)"
         )
 
 
@@ -151,28 +153,27 @@ def _compute_twice(call: Callable[..., Any], noise: StatelessNoise) -> Callable[
     `tf.recompute_grad` takes and gives nothing but tensors, and differentiates by all that it takes: those of
     floats. What else there is among the arguments is the same in both computations.
     """
+    signature = inspect.signature(call)
 
     def call_twice(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs.get("training"):
+        arguments = signature.bind(*args, **kwargs).arguments
+        if not arguments.get("training"):
             return call(*args, **kwargs)
-        inputs = tf.nest.flatten((args, kwargs))
-        floats = {
-            place: value
-            for place, value in enumerate(inputs)
-            if tf.is_tensor(value) and value.dtype.is_floating
-        }
+        inputs = tf.nest.flatten(arguments)
+        is_float = [tf.is_tensor(value) and value.dtype.is_floating for value in inputs]
         num_calls = noise.num_calls
         outputs: Any = None
 
-        def compute(zero: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
+        def compute(zero: tf.Tensor, *floats: tf.Tensor) -> list[tf.Tensor]:
             nonlocal outputs
-            replaced = dict(enumerate(inputs)) | dict(zip(floats, values, strict=True))
-            new_args, new_kwargs = tf.nest.pack_sequence_as((args, kwargs), list(replaced.values()))
+            values = iter(floats)
+            mixed = [next(values) if given else old for old, given in zip(inputs, is_float, strict=True)]
             with noise.replay(num_calls, zero):
-                outputs = call(*new_args, **new_kwargs)
+                outputs = call(**tf.nest.pack_sequence_as(arguments, mixed))
             return [output for output in tf.nest.flatten(outputs) if output is not None]
 
-        tensors = iter(tf.recompute_grad(compute)(tf.constant(0.0), *floats.values()))
+        floats = compress(inputs, is_float)
+        tensors = iter(tf.recompute_grad(compute)(tf.constant(0.0), *floats))
         return tf.nest.map_structure(lambda output: None if output is None else next(tensors), outputs)
 
     converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(call_twice)
