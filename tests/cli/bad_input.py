@@ -398,6 +398,11 @@ MODELS = [
         "model.config={{model_type:\u00a0bert,num_hidden_layers:\u00a0a}}",
         "model.config makes no bert model",
     ),
+    Case(
+        "layers computed again where there are none",
+        f"{MODEL} model.name_or_path=null model.config.model_type=xlm train.rematerialize=true",
+        "train.rematerialize is true, and TensorFlow's xlm has no layers to compute again",
+    ),
 ]
 
 

@@ -114,10 +114,12 @@ def test_a_finished_run_is_not_trained_again(finished: Config, monkeypatch: pyte
     assert asdict(run(finished).result) == before
 
 
-def test_another_configuration_is_refused_and_nothing_is_touched(finished: Config) -> None:
+@pytest.mark.parametrize("key", ["optimizer.learning_rate", "train.rematerialize"])
+def test_another_configuration_is_refused_and_nothing_is_touched(finished: Config, key: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")}
-    other = replace(finished, optimizer=replace(finished.optimizer, learning_rate=0.5))
-    with pytest.raises(UserError, match=r"another configuration \(optimizer.learning_rate\)"):
+    section, name = key.split(".")
+    other = replace(finished, **{section: replace(getattr(finished, section), **{name: 1})})
+    with pytest.raises(UserError, match=rf"another configuration \({key}\)"):
         run(other)
     assert {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")} == before
 
