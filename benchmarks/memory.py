@@ -102,7 +102,7 @@ def measure_steps(rematerialize: bool, xla: bool, size: Size) -> Measured:
     for _ in range(1 + size.memory_steps):
         step(batches)["loss"].numpy()
         times.append(time.perf_counter())
-    return Measured(peak_gib() - before, median(np.diff(times)[1:]))
+    return Measured(peak_gib() - before, float(np.median(np.diff(times)[1:])))
 
 
 def _resident_gib() -> float:
