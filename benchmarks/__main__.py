@@ -23,6 +23,7 @@ ROWS = (
     "streaming",
     "step",
     "memory",
+    "checkpoint",
     "perplexity",
     "fill_mask",
     "serving",

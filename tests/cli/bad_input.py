@@ -432,7 +432,7 @@ RUNS = [
     ),
     Case(
         "exports on an unknown file system",
-        f"{TRAIN} export.dir=s3://bucket/exports",
+        f"{TRAIN} export.enabled=true export.dir=s3://bucket/exports",
         "'s3://bucket/exports' is on a file system that TensorFlow does not know here",
     ),
     Case("a folder in use", f"{TRAIN} run.output_dir={{folder}}/model", "is not empty and holds no run"),

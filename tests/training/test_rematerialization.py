@@ -97,13 +97,6 @@ def test_gradients_evaluation_and_names_are_the_same_and_layers_are_computed_twi
         ),
         pytest.param(
             "one_device",
-            TrainConfig(per_replica_batch_size=8, xla=True),
-            1e-6,
-            id="xla",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            "one_device",
             TrainConfig(per_replica_batch_size=4, gradient_accumulation_steps=2, xla=True),
             1e-6,
             id="accumulation and xla",
