@@ -1,8 +1,8 @@
 """Traces the functions of training and evaluation on two devices that claim to be GPUs.
 
-`python -m tests.training.fake_gpus CONFIG [override ...]`. Tracing takes the branches that real GPUs take,
-such as not merging the replicas' calls under XLA, and nothing is computed. It needs a process of its own,
-because TensorFlow's idea of a device is changed.
+`python -m tests.training.fake_gpus CONFIG [override ...]`, with `distribute.strategy=multi_worker` for a worker
+of several. Tracing takes the branches that real GPUs take, such as not merging the replicas' calls under XLA,
+and nothing is computed. It needs a process of its own, because TensorFlow's idea of a device is changed.
 """
 
 import sys
@@ -25,9 +25,17 @@ def make_two_fake_gpus() -> None:
         module._is_gpu_device = lambda device: True
 
 
+def make_fake_strategy(config: Config) -> tf.distribute.Strategy:
+    if config.distribute.strategy != "multi_worker":
+        return make_strategy(config.distribute)
+    # By `TF_CONFIG` it would look for real GPUs.
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return collective_all_reduce_strategy.CollectiveAllReduceStrategy._from_local_devices(devices)
+
+
 def trace(config: Config) -> int:
     """Traces with the configuration's own training settings, and gives the number of replicas."""
-    strategy = make_strategy(config.distribute)
+    strategy = make_fake_strategy(config)
     with strategy.scope(), precision_policy(config.train.precision):
         fields = TINY_CONFIGS["roberta"] | {"max_position_embeddings": config.data.block_size + 2}
         model = MaskedLanguageModel(make_tiny("roberta", **fields), config)
