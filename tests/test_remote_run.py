@@ -222,6 +222,18 @@ def test_whatever_kills_it_the_rest_can_be_gone_on_from(
     assert number > 20
 
 
+def test_a_damaged_checkpoint_is_passed_over(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_states(store, tmp_path / "first", range(2))
+    tf.io.gfile.remove(f"{store}/checkpoints/step-00000002/data")
+    (tmp_path / "left").mkdir()
+    bring_run(store, tmp_path / "left")
+    names = sorted(path.name for path in (tmp_path / "left" / "checkpoints").iterdir())
+    assert names == ["best-00000001", "step-00000001"]
+    assert "step-00000002 is passed over" in caplog.text
+
+
 # === Whole runs ===
 
 

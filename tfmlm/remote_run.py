@@ -63,8 +63,15 @@ def bring_run(address: str, folder: Path) -> None:
         names = [f"checkpoints/{name}" for name in checkpoints]
     for name in names:
         source = posixpath.join(address, name)
-        if is_whole(source):
+        if not is_whole(source):
+            continue
+        try:
             bring_folder(source, folder / name)
+        except UserError as error:
+            if name == "model":
+                raise
+            _LOGGER.warning("checkpoint %s is passed over: %s", source, error)
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def bring_records(address: str, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Traces the functions of training and evaluation on two devices that claim to be GPUs.
 
-`python -m tests.training.fake_gpus CONFIG [override ...]`, with `distribute.strategy=multi_worker` for a worker
+`python -m tests.training.fake_gpus CONFIG [override ...]`; `distribute.strategy=multi_worker` is one worker
 of several. Tracing takes the branches that real GPUs take, such as not merging the replicas' calls under XLA,
 and nothing is computed. It needs a process of its own, because TensorFlow's idea of a device is changed.
 """
