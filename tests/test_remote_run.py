@@ -271,6 +271,11 @@ def test_a_run_that_is_cut_goes_on_and_leaves_nothing_here(
     assert "lock.json" not in list_names(store)
     assert run(there) == finished
 
+    longer = run(replace(there, train=replace(there.train, max_steps=9)))
+    assert longer.result.steps == 9
+    assert json.loads(tf.io.gfile.GFile(f"{store}/result.json").read())["steps"] == 9
+    finished = longer
+
     capfd.readouterr()
     assert main(["evaluate", store]) == 0
     assert f"perplexity {finished.result.perplexity:,.4f}"[:15] in capfd.readouterr().out

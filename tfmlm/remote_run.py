@@ -57,21 +57,28 @@ def bring_run(address: str, folder: Path) -> None:
         tf.errors.OpError: it cannot be read.
     """
     bring_records(address, folder)
-    names = ["model"]
+    model = posixpath.join(address, "model")
     if not (folder / "result.json").exists():
-        checkpoints = list_names(posixpath.join(address, "checkpoints"))
-        names = [f"checkpoints/{name}" for name in checkpoints]
-    for name in names:
-        source = posixpath.join(address, name)
+        bring_checkpoints(address, folder)
+    elif is_whole(model):
+        bring_folder(model, folder / "model")
+
+
+def bring_checkpoints(address: str, folder: Path) -> None:
+    """Copies the checkpoints that are whole; a damaged one is passed over.
+
+    Raises:
+        tf.errors.OpError: one cannot be read.
+    """
+    for name in list_names(posixpath.join(address, "checkpoints")):
+        source, copy = posixpath.join(address, "checkpoints", name), folder / "checkpoints" / name
         if not is_whole(source):
             continue
         try:
-            bring_folder(source, folder / name)
+            bring_folder(source, copy)
         except UserError as error:
-            if name == "model":
-                raise
             _LOGGER.warning("checkpoint %s is passed over: %s", source, error)
-            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.rmtree(copy, ignore_errors=True)
 
 
 def bring_records(address: str, folder: Path) -> None:
@@ -121,6 +128,23 @@ class RemoteRun:
         self._thread.join()
         with explained_remote_errors(self.address):
             self._put(self._folder)
+
+    def reopen(self) -> None:
+        """Takes away what says that the run is finished, and brings the checkpoints to go on from.
+
+        Raises:
+            UserError: it cannot be read or written.
+        """
+        with explained_remote_errors(self.address):
+            bring_checkpoints(self.address, self._folder)
+            for name in _LAST:
+                if self._there.pop(name, None):
+                    tf.io.gfile.remove(posixpath.join(self.address, name))
+        self._there |= {
+            name: contents
+            for name, contents in _describe(self._folder).items()
+            if name.startswith("checkpoints/")
+        }
 
     def put_configuration(self) -> None:
         """Copies the configuration, and so tries whether anything can be written.

@@ -27,9 +27,9 @@ from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.inference.loading import load_trained
 from tfmlm.remote_folders import explained_remote_errors
-from tfmlm.remote_run import bring_run, holding_run
+from tfmlm.remote_run import bring_checkpoints, bring_run, holding_run
 from tfmlm.results import Evaluation, Result, Samples
-from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, open_run_folder
+from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, goes_on_longer, open_run_folder
 from tfmlm.signals import ending_when_told
 from tfmlm.training.architectures import max_block_size
 from tfmlm.training.checkpoint import list_checkpoints
@@ -167,15 +167,23 @@ def _push(config: Config, folder: RunFolder) -> str | None:
 def _train_beside_chief(config: Config) -> None:
     """Takes part in the training of a run that is not finished, and leaves nothing."""
     with tempfile.TemporaryDirectory() as scratch:
-        chief_path = config.run_dir
-        if is_url(config.run_address):
-            chief_path = Path(scratch, "chief")
-            with explained_remote_errors(config.run_address):
-                bring_run(config.run_address, chief_path)
-        if RunFolder(chief_path).read_result():
+        chief = _find_chief_folder(config, Path(scratch, "chief"))
+        if chief.read_result() and not goes_on_longer(chief, config):
             return
-        train(config, RunFolder(Path(scratch), chief_path=chief_path), set_up(config))
+        train(config, RunFolder(Path(scratch), chief_path=chief.path), set_up(config))
         wait_for_chief()
+
+
+def _find_chief_folder(config: Config, copy: Path) -> RunFolder:
+    """The run folder that the chief writes; of a remote one a copy, with the checkpoints to go on from."""
+    if not is_url(config.run_address):
+        return RunFolder(config.run_dir)
+    folder = RunFolder(copy)
+    with explained_remote_errors(config.run_address):
+        bring_run(config.run_address, copy)
+        if folder.result_file.exists() and goes_on_longer(folder, config):
+            bring_checkpoints(config.run_address, copy)
+    return folder
 
 
 # === Sample texts ===

@@ -17,7 +17,14 @@ from filelock import FileLock, Timeout
 
 from tfmlm.atomic_files import write_atomically
 from tfmlm.config import Config
-from tfmlm.config.load import differing_keys, dump_config, load_config
+from tfmlm.config.load import (
+    CUTS_OF_A_STEP,
+    LENGTHS,
+    differing_keys,
+    dump_config,
+    load_config,
+    makes_longer,
+)
 from tfmlm.errors import UserError, reason_of
 from tfmlm.results import Result
 
@@ -123,6 +130,13 @@ class RunFolder:
                 f"({error}); choose another run.name or remove the folder"
             ) from error
 
+    def reopen(self) -> None:
+        """Takes from a finished run what says that it is; its model stays until another is there."""
+        if self.remote:
+            self.remote.reopen()
+        self.push_file.unlink(missing_ok=True)
+        self.result_file.unlink()
+
     def write_result(self, result: Result) -> None:
         """Marks the run as finished."""
         write_atomically(self.result_file, json.dumps(asdict(result), indent=2) + "\n")
@@ -173,12 +187,31 @@ def _check_same_run(folder: RunFolder, config: Config) -> None:
             f"run folder {folder.address!r} already holds a run and train.resume is never; "
             "remove the folder or choose another run.name"
         )
-    keys = differing_keys(config, load_config(folder.config_file), goes_on=not folder.result_file.exists())
+    is_finished = folder.result_file.exists()
+    keys = list_obstacles(config, load_config(folder.config_file), is_finished)
     if keys:
         raise UserError(
             f"run folder {folder.address!r} holds a run of another configuration ({', '.join(keys)}); "
             "choose another run.name or remove the folder"
         )
+    if is_finished and goes_on_longer(folder, config):
+        folder.reopen()
+
+
+def list_obstacles(config: Config, earlier: Config, is_finished: bool) -> list[str]:
+    """Keys that keep a configuration from going on with the run of an earlier one."""
+    allowed: set[str] = LENGTHS if makes_longer(config, earlier) else set()
+    if allowed or not is_finished:
+        allowed = allowed | CUTS_OF_A_STEP
+    return [key for key in differing_keys(config, earlier) if key not in allowed]
+
+
+def goes_on_longer(folder: RunFolder, config: Config) -> bool:
+    """Whether a configuration goes on with the run in a folder, finished or not, for more steps."""
+    if not folder.config_file.exists():
+        return False
+    earlier = load_config(folder.config_file)
+    return makes_longer(config, earlier) and not list_obstacles(config, earlier, is_finished=True)
 
 
 # === Lock ===

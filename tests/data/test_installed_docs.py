@@ -1,6 +1,8 @@
 """The docstrings of installed packages as a source: each once, in order, parsed again only after a change."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.data.source_files import load_all
+from tests.waiting import WAIT_SECONDS
 from tfmlm.data import installed_docs
 
 pytestmark = pytest.mark.usefixtures("own_caches")
@@ -142,3 +145,22 @@ def test_installed_docs_as_a_source(site_packages: Path, parsed: list[Path]) -> 
     texts = load_all(source="installed-docs", validation_fraction=0.4)
     assert {text.split(":")[0] for text in texts} == {"A", "B", "B0", "B2", "Imported"}
     assert len(texts) == 5
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_script_without_a_main_guard(num_proc: int, is_file: bool, tmp_path: Path) -> None:
+    """As notebooks and people's scripts are; also one that a shell pipes in."""
+    module = tmp_path / "module.py"
+    write_module(module, f"A: {LONG}", f"B: {LONG}")
+    text = (
+        "from pathlib import Path\nfrom tfmlm.data.installed_docs import read_docstrings\n"
+        f"print(len(read_docstrings([Path({str(module)!r})], {num_proc})))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    command = [sys.executable, str(script) if is_file else "-"]
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

@@ -1,6 +1,7 @@
 """What a step sees depends on the seed and the step alone, and evaluation sees every block once."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,38 @@ def test_each_step_is_the_collator_on_its_rows_with_the_epoch_of_each(
         for rows, epochs in zip(order, positions // NUM_BLOCKS, strict=True)
     ]
     assert_same(batches, expected)
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 4])
+def test_the_rate_changes_evenly_from_the_first_step_to_the_last(
+    first_step: int, blocks: PackedBlocks, collator: MaskingCollator
+) -> None:
+    """Whatever the batches before a resumed run's first one were, and wherever its chunks begin."""
+    num_steps, batch_size = 5, 7
+    changing = replace(collator, masking=replace(collator.masking, rate=0.9, final_rate=0.1))
+    batches = as_arrays(
+        make_training_batches(blocks, changing, SEED, first_step, num_steps, global_batch_size=batch_size)
+    )
+    positions = np.arange(num_steps * batch_size).reshape(num_steps, batch_size)[first_step:]
+    order = order_examples(NUM_BLOCKS, SEED, positions.ravel()).reshape(positions.shape)
+    rates = np.linspace(0.9, 0.1, num_steps)[first_step:]
+    expected = [
+        collate(blocks, replace(collator, masking=replace(collator.masking, rate=rate)), rows, epochs)
+        for rate, rows, epochs in zip(rates, order, positions // NUM_BLOCKS, strict=True)
+    ]
+    assert_same(batches, expected)
+    shares = [(batch["labels"] != IGNORE_LABEL).mean() for batch in batches]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_evaluation_is_at_the_last_rate_of_training(collator: MaskingCollator) -> None:
+    for rates, expected in (
+        ({"rate": 0.3}, 0.3),
+        ({"rate": 0.3, "final_rate": 0.15}, 0.15),
+        ({"rate": 0.3, "final_rate": 0.15, "evaluation_rate": 0.2}, 0.2),
+    ):
+        evaluation = replace(collator, masking=MaskingConfig(**rates)).for_evaluation().masking
+        assert (evaluation.rate, evaluation.final_rate) == (expected, None)
 
 
 def test_a_batch_that_spans_two_epochs_has_the_masks_of_both(

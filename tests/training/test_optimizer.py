@@ -122,6 +122,23 @@ def test_one_step_equals_the_formula() -> None:
     assert float(bias[0]) == pytest.approx(2.0 - 0.1, abs=1e-5)
 
 
+def test_three_steps_follow_the_moments() -> None:
+    """Kingma and Ba, https://arxiv.org/abs/1412.6980, algorithm 1."""
+    config = OptimizerConfig(
+        learning_rate=0.1, weight_decay=0.0, schedule="constant", beta1=0.5, beta2=0.75, epsilon=1e-3
+    )
+    optimizer, weight = make_optimizer(config, total_steps=10), tf.Variable([2.0], name="dense/kernel")
+    expected, mean, square = 2.0, 0.0, 0.0
+    for step, gradient in enumerate((3.0, -1.0, 0.25), start=1):
+        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+        mean = 0.5 * mean + 0.5 * gradient
+        square = 0.75 * square + 0.25 * gradient**2
+        # TensorFlow's epsilon is the "epsilon hat" of the paper's section 2.
+        rate = 0.1 * np.sqrt(1 - 0.75**step) / (1 - 0.5**step)
+        expected -= rate * mean / (np.sqrt(square) + 1e-3)
+        assert float(weight[0]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_linear_schedule_rises_then_falls_to_zero() -> None:
     schedule = WarmupDecay(peak=1.0, warmup_steps=4, total_steps=8, schedule="linear")
     rates = [float(schedule(tf.constant(step))) for step in range(9)]
@@ -154,10 +171,13 @@ def test_schedule_comes_back_from_its_configuration() -> None:
         ("cosine", [1.0, 0.853553, 0.5, 0.146447, 0.0]),
         ("polynomial", [1.0, 0.421875, 0.125, 0.015625, 0.0]),
         ("constant", [1.0] * 5),
+        ("stable", [1.0, 1.0, 1.0, 0.5, 0.0]),
     ],
 )
 def test_every_decay_follows_its_formula(schedule: str, expected: list[float]) -> None:
-    config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, schedule=schedule, polynomial_power=3.0)
+    config = OptimizerConfig(
+        learning_rate=1.0, warmup_ratio=1 / 3, schedule=schedule, polynomial_power=3.0, decay_ratio=0.5
+    )
     rate = make_optimizer(config, 12).learning_rate
     rising = [float(rate(tf.constant(step))) for step in range(4)]
     falling = [float(rate(tf.constant(step))) for step in range(4, 13, 2)]

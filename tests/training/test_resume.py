@@ -16,7 +16,7 @@ from transformers import TFAutoModelForMaskedLM
 
 from tests.finished import Finished
 from tests.tiny import with_one_layer, without_dropout
-from tests.tiny_run import PowerCutError, cut_after, in_folder
+from tests.tiny_run import PowerCutError, assert_same_weights, cut_after, in_folder
 from tfmlm.config import (
     Config,
     DataConfig,
@@ -30,6 +30,7 @@ from tfmlm.config import (
 from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
 from tfmlm.run import run
+from tfmlm.run_folder import list_obstacles
 
 
 @pytest.fixture
@@ -122,6 +123,42 @@ def test_another_configuration_is_refused_and_nothing_is_touched(finished: Confi
     with pytest.raises(UserError, match=rf"another configuration \({key}\)"):
         run(other)
     assert {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")} == before
+
+
+def test_a_finished_run_goes_on_for_more_steps(config: Config, tmp_path: Path) -> None:
+    """At a constant rate it ends as if it had been as long from the beginning, optimizer included."""
+    config = replace(config, optimizer=replace(config.optimizer, schedule="constant"))
+    longer = replace(config, train=replace(config.train, max_steps=10))
+    run(config)
+    resumed = run(longer)
+    whole = run(in_folder(longer, tmp_path / "whole"))
+    assert resumed.result.steps == 10
+    assert resumed.result.perplexity == whole.result.perplexity
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    assert run(longer).result == resumed.result
+    with pytest.raises(UserError, match=r"another configuration \(train.max_steps\)"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "keys"),
+    [
+        ({"max_steps": 5}, {"max_steps": 6}, []),
+        ({"max_steps": 5}, {"max_steps": None}, []),
+        ({"max_steps": 5, "epochs": 1}, {"max_steps": 6, "epochs": 2}, []),
+        ({"max_steps": 5}, {"max_steps": 6, "per_replica_batch_size": 8}, []),
+        ({"max_steps": 5}, {"max_steps": 4}, ["train.max_steps"]),
+        ({"max_steps": None}, {"max_steps": 5}, ["train.max_steps"]),
+        ({"max_steps": 5, "epochs": 2}, {"max_steps": 6, "epochs": 1}, ["train.epochs", "train.max_steps"]),
+        ({"max_steps": 5}, {"max_steps": 6, "xla": True}, ["train.xla"]),
+        ({}, {"per_replica_batch_size": 8}, ["train.per_replica_batch_size"]),
+    ],
+)
+def test_what_a_finished_run_goes_on_with(
+    before: dict[str, object], after: dict[str, object], keys: list[str]
+) -> None:
+    earlier, config = (Config(train=TrainConfig(**settings)) for settings in (before, after))
+    assert sorted(list_obstacles(config, earlier, is_finished=True)) == keys
 
 
 def test_never_refuses_an_existing_run(finished: Config) -> None:

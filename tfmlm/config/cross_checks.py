@@ -11,6 +11,7 @@ from tfmlm.config.schema import (
     DataConfig,
     HubConfig,
     Key,
+    OptimizerConfig,
     TokenizerConfig,
     TrainConfig,
     list_keys,
@@ -47,6 +48,7 @@ def check_config(config: Config) -> None:
             "it is to guess; raise one"
         )
     _check_source(config.data)
+    _check_optimizer(config.optimizer)
     _check_evaluation(config.train, config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):
         raise UserError("model.name_or_path is empty; set it, or model.config with a model_type")
@@ -84,6 +86,14 @@ def _check_hub(hub: HubConfig, data: DataConfig) -> None:
             raise UserError(f"hub.language holds {language!r}; it must hold codes such as en")
     if hub.each_epoch and data.streaming:
         raise UserError("hub.each_epoch is true and a stream's epochs are not known; use hub.every_steps")
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    if optimizer.warmup_steps and optimizer.warmup_ratio:
+        raise UserError(
+            f"optimizer.warmup_steps is {optimizer.warmup_steps} and optimizer.warmup_ratio is "
+            f"{optimizer.warmup_ratio}; set one of them to 0"
+        )
 
 
 def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:

@@ -99,27 +99,33 @@ def _list_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def differing_keys(first: Config, second: Config, goes_on: bool) -> list[str]:
+def differing_keys(first: Config, second: Config) -> list[str]:
     """Keys (`section.key`) in which two configurations differ and that change what a run leaves behind.
 
     Where the run folder lies and what is pushed may always change.
-
-    Args:
-        first: a configuration.
-        second: another.
-        goes_on: the run is not finished, and may go on with its steps cut in another way; that they have as
-            many blocks, the checkpoint makes sure of.
     """
-    keys = compare_settings(list_settings(first), list_settings(second))
-    return [key for key in keys if not goes_on or key not in _CUTS_OF_A_STEP]
+    return compare_settings(list_settings(first), list_settings(second))
 
 
-_CUTS_OF_A_STEP = {
+CUTS_OF_A_STEP = {
     "distribute.strategy",
     "distribute.tpu",
     "train.per_replica_batch_size",
     "train.gradient_accumulation_steps",
 }
+"""With these another, a run may go on: that a step has as many blocks, the checkpoint makes sure of."""
+
+LENGTHS = {"train.max_steps", "train.epochs", "train.max_seconds"}
+"""With more of these a run may go on, a finished one too."""
+
+
+def makes_longer(config: Config, earlier: Config) -> bool:
+    """Whether a configuration asks for more of the `LENGTHS` than an earlier one, and for less of none."""
+    settings, before = list_settings(config), list_settings(earlier)
+    changed = [key for key in LENGTHS if settings[key] != before[key]]
+    return bool(changed) and all(
+        before[key] is not None and (settings[key] is None or settings[key] > before[key]) for key in changed
+    )
 
 
 def compare_settings(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

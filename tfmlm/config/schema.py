@@ -31,6 +31,7 @@ POSITIVE = Range(lambda value: 0 < value < 2**63, "more than 0 and less than 2**
 NOT_NEGATIVE = Range(lambda value: 0 <= value < 2**63, "0 or more and less than 2**63")
 FRACTION = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
 SHARE = Range(lambda value: 0 < value <= 1, "more than 0 and at most 1")
+BELOW_ONE = Range(lambda value: 0 <= value < 1, "0 or more and less than 1")
 OPEN_FRACTION = Range(lambda value: 0 < value < 1, "between 0 and 1, both excluded")
 
 
@@ -149,7 +150,19 @@ class MaskingConfig:
     whole_word: bool = _key(
         False, "choose words, by the tokenizer's own word boundaries, and all tokens of a chosen word."
     )
-    evaluation_rate: float | None = _key(None, "the rate in evaluation; the training's when empty.", SHARE)
+    final_rate: float | None = _key(
+        None,
+        "the rate of the last step, to which it changes evenly from `rate`; the same when empty.",
+        SHARE,
+    )
+    evaluation_rate: float | None = _key(
+        None, "the rate in evaluation; the training's last one when empty.", SHARE
+    )
+
+    @property
+    def held_out_rate(self) -> float:
+        """The rate in evaluation."""
+        return next(rate for rate in (self.evaluation_rate, self.final_rate, self.rate) if rate is not None)
 
 
 @dataclass(frozen=True)
@@ -178,11 +191,20 @@ class OptimizerConfig:
     weight_decay: float = _key(
         0.01, "decoupled decay, not applied to biases and layer normalization.", NOT_NEGATIVE
     )
+    beta1: float = _key(0.9, "decay of the mean of the gradients.", BELOW_ONE)
+    beta2: float = _key(0.999, "decay of the mean of their squares.", BELOW_ONE)
+    epsilon: float = _key(1e-7, "added to the root of that mean.", POSITIVE)
     warmup_steps: int = _key(0, "steps of linear warm-up from zero.", NOT_NEGATIVE)
-    schedule: Literal["linear", "cosine", "polynomial", "constant"] = _key(
-        "linear", "after the warm-up: `linear`, `cosine` or `polynomial` decay to zero, or `constant`."
+    warmup_ratio: float = _key(0.0, "the same as a share of all steps.", BELOW_ONE)
+    schedule: Literal["linear", "cosine", "polynomial", "constant", "stable"] = _key(
+        "linear",
+        "after the warm-up: `linear`, `cosine` or `polynomial` decay to zero, `constant`, or `stable`, which "
+        "is constant and decays to zero at the end.",
     )
     polynomial_power: float = _key(2.0, "of the polynomial decay.", POSITIVE)
+    decay_ratio: float = _key(
+        0.1, "share of the steps after the warm-up in which a `stable` rate decays, evenly.", SHARE
+    )
     max_grad_norm: float = _key(1.0, "clip the global gradient norm to this; 0 does not clip.", NOT_NEGATIVE)
     layer_decay: float = _key(
         1.0, "factor of the learning rate for each layer further from the head; 1 treats all alike.", FRACTION

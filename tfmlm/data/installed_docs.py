@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import multiprocessing
 import site
+import sys
 import sysconfig
 import warnings
 from collections.abc import Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
+from types import ModuleType
 
 import xxhash
 from datasets import Dataset, load_from_disk
@@ -55,10 +58,27 @@ def read_docstrings(files: Sequence[Path], num_proc: int = 1) -> list[str]:
 
     The files are parsed, never imported. A file that this Python cannot parse is passed over.
     """
-    # "spawn": a fork of a process that has started TensorFlow can hang.
-    with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
-        found = pool.map(_parse_docstrings, files, chunksize=64)
+    if num_proc == 1:
+        found = [_parse_docstrings(file) for file in files]
+    else:
+        with _start_processes(num_proc) as pool:
+            found = pool.map(_parse_docstrings, files, chunksize=64)
     return list(dict.fromkeys(text for texts in found for text in texts))
+
+
+def _start_processes(number: int) -> Pool:
+    """Processes that know nothing of the program that starts them.
+
+    They would import its main module again, and a script without `if __name__ == "__main__":` would start
+    processes in each of them, for ever.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        # A fork of a process that has started TensorFlow can hang.
+        return multiprocessing.get_context("spawn").Pool(number)
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _parse_docstrings(path: Path) -> list[str]:

@@ -72,7 +72,9 @@ class MaskingCollator:
     masking: MaskingConfig
     seed: int
 
-    def __call__(self, blocks: dict[str, tf.Tensor], epoch: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, blocks: dict[str, tf.Tensor], epoch: tf.Tensor, progress: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Masks a batch.
 
         Args:
@@ -80,6 +82,7 @@ class MaskingCollator:
                 `num_tokens` int32 [B] (what follows is padding), `example_id` int64 [B]; for whole words also
                 `starts_word` bool or integer [B, L].
             epoch: int64 [] or [B], the pass over the data that each row belongs to.
+            progress: float32 [B], how far the training is at each row, from 0 to 1, where the rate changes.
 
         Returns:
             `input_ids` int32 [B, L], `attention_mask` int32 [B, L], `labels` int32 [B, L] with -100
@@ -102,7 +105,7 @@ class MaskingCollator:
             word = tf.cumsum(tf.cast(blocks["starts_word"], tf.int32), axis=1)
             choice = _draw(row_key, tf.cast(word, tf.uint64))
 
-        chosen = maskable & (_to_unit_interval(choice) < self.masking.rate)
+        chosen = maskable & (_to_unit_interval(choice) < self._rate(progress))
         roll = _to_unit_interval(action)
         hidden = chosen & (roll < self.masking.mask_fraction)
         replaced_below = self.masking.mask_fraction + self.masking.random_fraction
@@ -119,9 +122,16 @@ class MaskingCollator:
         }
 
     def for_evaluation(self) -> MaskingCollator:
-        """The same collator at `masking.evaluation_rate`, if there is one."""
-        rate = self.masking.evaluation_rate
-        return self if rate is None else replace(self, masking=replace(self.masking, rate=rate))
+        """The same collator at the rate of evaluation."""
+        masking = replace(self.masking, rate=self.masking.held_out_rate, final_rate=None)
+        return replace(self, masking=masking)
+
+    def _rate(self, progress: tf.Tensor | None) -> tf.Tensor | float:
+        """The share that is chosen, [] or [B, 1]."""
+        first, last = self.masking.rate, self.masking.final_rate
+        if progress is None or last is None:
+            return first
+        return (first + (last - first) * progress)[:, tf.newaxis]
 
     def _row_keys(self, example_id: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """One uint64 key [B] for each (seed, epoch, example)."""

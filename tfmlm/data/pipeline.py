@@ -30,12 +30,30 @@ def make_training_batches(
         that N input pipelines share, this one's [global_batch_size / N, L] of every step.
     """
     chunks = blocks.read_shuffled(seed, first_step * global_batch_size, last_step * global_batch_size)
+    rows_per_step = global_batch_size // blocks.num_pipelines
+    if collator.masking.final_rate is not None:
+        chunks = _note_progress(chunks, first_step, last_step, rows_per_step)
 
     def mask(chunk: Batch) -> Batch:
-        return collator(chunk, epoch=chunk["epoch"])
+        return collator(chunk, chunk["epoch"], chunk.get("progress"))
 
-    batches = _map(chunks, mask).rebatch(global_batch_size // blocks.num_pipelines, drop_remainder=True)
+    batches = _map(chunks, mask).rebatch(rows_per_step, drop_remainder=True)
     return _spread(batches.take(last_step - first_step).prefetch(tf.data.AUTOTUNE))
+
+
+def _note_progress(
+    chunks: tf.data.Dataset, first_step: int, last_step: int, rows_per_step: int
+) -> tf.data.Dataset:
+    """Adds `progress`, float32 [B]: 0 at the rows of step 0, 1 at those of the last step."""
+
+    def note(num_before: tf.Tensor, chunk: Batch) -> tuple[tf.Tensor, Batch]:
+        num_rows = tf.shape(chunk["num_tokens"], tf.int64)[0]
+        steps = first_step + (num_before + tf.range(num_rows)) // rows_per_step
+        # The rows are read a little further than the last step, which takes no more of them.
+        progress = tf.minimum(tf.cast(steps, tf.float32) / max(last_step - 1, 1), 1.0)
+        return num_before + num_rows, chunk | {"progress": progress}
+
+    return chunks.scan(tf.constant(0, tf.int64), note)
 
 
 def make_evaluation_batches(

@@ -29,6 +29,7 @@ from tfmlm.hub.redaction import list_settings, redact_path
 from tfmlm.model_names import is_hub_id
 from tfmlm.results import Result
 from tfmlm.run_folder import RunFolder
+from tfmlm.training.optimizer import count_warmup_steps
 from tfmlm.training.strategy import choose_precision
 
 CARD_NAME = "README.md"
@@ -180,13 +181,14 @@ def _describe_data(config: Config, result: Result) -> str:
     rest = 1 - masking.mask_fraction - masking.random_fraction
     left_out = f" {result.bad_rows:,} rows could not be read and were left out." if result.bad_rows else ""
     unit = "words" if masking.whole_word else "tokens"
+    last = "" if masking.final_rate is None else f" at first and {masking.final_rate:.0%} at last"
     return f"""\
 ## Training data
 
 {_describe_source(config)}{left_out}
 
 The text was cut into blocks of {data.block_size:,} tokens. {result.unknown_share:.1%} of it is unknown to the
-tokenizer. Of the {unit}, {masking.rate:.0%} were to be
+tokenizer. Of the {unit}, {masking.rate:.0%}{last} were to be
 guessed: {masking.mask_fraction:.0%} of these were masked, {masking.random_fraction:.0%} replaced by a random
 token, {rest:.0%} left as they were.
 """
@@ -217,8 +219,8 @@ def _describe_training(config: Config, result: Result, environment: TrainingEnvi
         "on each device",
         "tokens seen": f"{result.tokens:,}, padding included",
         "optimizer": f"AdamW, weight decay {optimizer.weight_decay:g}{clipping}",
-        "learning rate": f"{optimizer.learning_rate:g} after {optimizer.warmup_steps:,} steps of warm-up, "
-        f"then {optimizer.schedule}",
+        "learning rate": f"{optimizer.learning_rate:g} after "
+        f"{count_warmup_steps(optimizer, result.steps):,} steps of warm-up, then {optimizer.schedule}",
         "precision": precision,
         "time": f"{timedelta(seconds=round(result.train_seconds))}, "
         f"{result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",

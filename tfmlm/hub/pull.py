@@ -11,10 +11,10 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from tfmlm.config import Config, HubConfig
-from tfmlm.config.load import differing_keys, load_config
+from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
 from tfmlm.hub.upload import PushError, retry_with_backoff
-from tfmlm.run_folder import RunFolder
+from tfmlm.run_folder import RunFolder, list_obstacles
 
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("logs", "config.yaml", "checkpoints")
@@ -78,7 +78,7 @@ def _check_same_run(copy: RunFolder, config: Config) -> None:
         raise UserError(
             f"{where} already holds a run and train.resume is never; choose another hub.checkpoints"
         )
-    keys = differing_keys(config, load_config(copy.config_file), goes_on=True)
+    keys = list_obstacles(config, load_config(copy.config_file), is_finished=False)
     if keys:
         raise UserError(
             f"{where} holds a run of another configuration ({', '.join(keys)}); "

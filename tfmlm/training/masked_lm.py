@@ -64,7 +64,7 @@ class MaskedLanguageModel(tf.keras.Model):
         num_tokens = config.train.per_replica_batch_size * config.data.block_size
         masked_only = config.train.logits == "masked" and model.config.model_type in ARCHITECTURES
         masking = config.masking
-        highest_rate = max(masking.rate, masking.evaluation_rate or 0.0)
+        highest_rate = max(masking.rate, masking.final_rate or 0.0, masking.held_out_rate)
         self._num_slots = (
             count_slots(num_tokens, highest_rate, masking.whole_word) if masked_only else num_tokens
         )

@@ -119,16 +119,23 @@ def _scale_rates(coefficients: dict[str, tf.Tensor], scale: float) -> dict[str, 
 
 
 class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from zero, then decay to zero or a constant rate.
+    """Linear warm-up from zero, then decay to zero, a constant rate, or one and then the other.
 
     `total_steps` is a variable, so that a time budget can move the end while training runs.
     """
 
     def __init__(
-        self, peak: float, warmup_steps: int, total_steps: int, schedule: str, power: float = 1.0
+        self,
+        peak: float,
+        warmup_steps: int,
+        total_steps: int,
+        schedule: str,
+        power: float = 1.0,
+        decay_ratio: float = 1.0,
     ) -> None:
         self.peak = peak
         self.power = power
+        self.decay_ratio = decay_ratio
         self.warmup_steps = warmup_steps
         self.schedule = schedule
         self.total_steps = tf.Variable(total_steps, dtype=tf.int64, trainable=False, name="total_steps")
@@ -149,6 +156,8 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
             return tf.ones_like(left)
         if self.schedule == "cosine":
             return 0.5 - 0.5 * tf.cos(math.pi * left)
+        if self.schedule == "stable":  # warmup-stable-decay, https://arxiv.org/abs/2404.06395, section 4
+            return tf.minimum(left / self.decay_ratio, 1.0)
         return left**self.power if self.schedule == "polynomial" else left
 
     def get_config(self) -> dict[str, Any]:
@@ -159,11 +168,17 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
             "total_steps": int(self.total_steps.numpy()),
             "schedule": self.schedule,
             "power": self.power,
+            "decay_ratio": self.decay_ratio,
         }
 
 
 _LEAST_RATE = 1e-9
 """A smaller rate moves no float32 weight of usual size by its last bit in many steps."""
+
+
+def count_warmup_steps(config: OptimizerConfig, total_steps: int) -> int:
+    """Steps of the warm-up of a run of so many."""
+    return config.warmup_steps or round(config.warmup_ratio * total_steps)
 
 
 def describe_rates(config: OptimizerConfig, total_steps: int, variables: Sequence[tf.Variable]) -> list[str]:
@@ -185,7 +200,8 @@ def describe_rates(config: OptimizerConfig, total_steps: int, variables: Sequenc
             f"optimizer.learning_rate {config.learning_rate:g} times optimizer.weight_decay "
             f"{config.weight_decay:g} is 1 or more: a step leaves nothing of the weights"
         )
-    highest = config.learning_rate * min(1.0, total_steps / max(config.warmup_steps, 1))
+    warmup_steps = count_warmup_steps(config, total_steps)
+    highest = config.learning_rate * min(1.0, total_steps / max(warmup_steps, 1))
     if highest < _LEAST_RATE:
         notes.append(f"the learning rate is {highest:g} at most, which changes next to nothing")
     elif config.layer_decay != 1:
@@ -210,8 +226,16 @@ def make_optimizer(
     """
     return AdamWeightDecay(
         learning_rate=WarmupDecay(
-            config.learning_rate, config.warmup_steps, total_steps, config.schedule, config.polynomial_power
+            config.learning_rate,
+            count_warmup_steps(config, total_steps),
+            total_steps,
+            config.schedule,
+            config.polynomial_power,
+            config.decay_ratio,
         ),
+        beta_1=config.beta1,
+        beta_2=config.beta2,
+        epsilon=config.epsilon,
         weight_decay_rate=config.weight_decay,
         exclude_from_weight_decay=list(NOT_DECAYED),
         rate_scales=scale_by_depth(variables, config.layer_decay) if config.layer_decay != 1 else None,
