@@ -16,6 +16,7 @@ from tfmlm.config import Config, DataConfig, HubConfig, ModelConfig, TokenizerCo
 from tfmlm.config.load import dump_config
 from tfmlm.hub import pull as pull_module
 from tfmlm.hub.pull import pull_run
+from tfmlm.run_folder import RunFolder
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
@@ -122,6 +123,6 @@ def test_a_branch_without_logs_is_taken_and_no_older_log_stays(
     (config.run_dir / "logs").mkdir(parents=True)
     write(config, config.run_dir / "config.yaml")
     (config.run_dir / "logs" / "metrics.csv").write_text("of a start that failed")
-    pull_run(config)
+    pull_run(config, RunFolder(config.run_dir))
     assert [path.name for path in (config.run_dir / "checkpoints").iterdir()] == ["step-00000003"]
     assert not (config.run_dir / "logs").exists()

@@ -56,7 +56,7 @@ def test_what_passes_is_tried_again(
 
 @pytest.mark.parametrize("by_date", [False, True])
 def test_it_waits_as_long_as_the_hub_asks(by_date: bool, hub: HubServer, model_dir: Path) -> None:
-    asked = formatdate(time.time() + 7, usegmt=True) if by_date else "3"
+    asked = formatdate(time.time() + 12, usegmt=True) if by_date else "3"
     hub.faults.append(Fault(COMMIT, times=1, status=429, headers={"Retry-After": asked}))
     done = run_tfmlm(hub, "push", model_dir)
     assert done.returncode == 0, done.stderr

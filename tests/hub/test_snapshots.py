@@ -52,7 +52,7 @@ def names_of(upload: Upload) -> set[str]:
     return {path.name for path in (upload.folder / "checkpoints").iterdir()}
 
 
-def fail_with_full_disk(*arguments: object) -> None:
+def fail_with_full_disk(*arguments: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_cannot_be_copied_leaves_nothing_and_is_offered_later(
 ) -> None:
     save_checkpoint(tmp_path, "step-00000020")
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "tfmlm"):
-        patch.setattr(snapshots_module.os, "link", fail_with_full_disk)
+        patch.setattr(os, "link", fail_with_full_disk)
         patch.setattr(snapshots_module.shutil, "copyfile", fail_with_full_disk)
         snapshots.offer_checkpoint()
     (warning,) = caplog.messages

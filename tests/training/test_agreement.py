@@ -145,6 +145,7 @@ def saved(setups: list[Setup], tmp_path: Path) -> Path:
     for step in (3, 6):
         setups[0].model.step.assign(step)
         checkpoint.save(float(step))
+    checkpoint.close()
     return folder
 
 
@@ -197,6 +198,8 @@ def test_other_weights_are_refused(
     variable.assign(variable + 1)
     other = tmp_path / "other"
     model.step.assign(6)
-    TrainingCheckpoint(model, other, 8).save(6.0)
+    checkpoint = TrainingCheckpoint(model, other, 8)
+    checkpoint.save(6.0)
+    checkpoint.close()
     answers = restore(together, config, open_checkpoints(setups, [saved, other]))
     assert_refused(answers, f"{ADDRESS} holds other weights at step 6 than the first")
