@@ -8,7 +8,10 @@ from typing import cast
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 STILL_SECONDS = 10.0
-"""How long a request's head may take to come, and how long a client may read nothing of its answer."""
+"""How long a request's head may take to come."""
+
+UNREAD_SECONDS = 60.0
+"""How long nothing of an answer may leave the buffer; of a slow client's, it leaves a megabyte at a time."""
 
 
 class TimedConnection(H11Protocol):
@@ -38,7 +41,8 @@ class TimedConnection(H11Protocol):
     def _watch(self) -> None:
         self._stop_watching()
         num_unread = self.transport.get_write_buffer_size()
-        self._timer = self.loop.call_later(STILL_SECONDS, self._look, self.cycle, num_unread)
+        seconds = UNREAD_SECONDS if num_unread else STILL_SECONDS
+        self._timer = self.loop.call_later(seconds, self._look, self.cycle, num_unread)
 
     def _stop_watching(self) -> None:
         if self._timer is not None:
