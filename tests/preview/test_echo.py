@@ -106,9 +106,7 @@ def test_a_body_that_is_too_large(echo: Server) -> None:
 
     with socket.create_connection(echo.rest.split(":"), timeout=WAIT_SECONDS) as connection:
         # Without a length.
-        head = (
-            b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        head = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"4e21\r\n" + b" " * 20001 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
