@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.finished import Finished, Signatures, save_untraced
 from tfmlm.config import ExportConfig
+from tfmlm.errors import UserError
 from tfmlm.export.saved_model import export_saved_model
 from tfmlm.export_layout import add_version, begin_version, list_versions
 from tfmlm.inference.loading import find_export
@@ -34,6 +35,18 @@ def test_the_next_number_is_after_all_that_have_one(tmp_path: Path) -> None:
     put(tmp_path, "1")
     put(tmp_path, "8", "variables")
     assert add_version(put(tmp_path, ".finished"), tmp_path) == tmp_path / "9"
+
+
+@pytest.mark.parametrize("number", [2**63, 10**20])
+def test_numbers_beyond_64_bits_are_none(tmp_path: Path, number: int) -> None:
+    put(tmp_path, "3")
+    put(tmp_path, str(number))
+    assert list_versions(tmp_path) == [3]
+    assert find_export(str(tmp_path)) == tmp_path / "3"
+    assert add_version(put(tmp_path, ".finished"), tmp_path) == tmp_path / "4"
+    put(tmp_path, str(2**63 - 1))
+    with pytest.raises(UserError, match="has the last number as a version"):
+        add_version(put(tmp_path, ".another"), tmp_path)
 
 
 def test_what_a_killed_export_left_is_removed_after_a_day(tmp_path: Path) -> None:

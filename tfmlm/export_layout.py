@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import time
 import uuid
+from functools import cache
 from pathlib import Path
+
+from tfmlm.errors import UserError
+
+logger = logging.getLogger("tfmlm.export_layout")
 
 EXTRA_DIR = "assets.extra"
 """TensorFlow Serving leaves alone what lies in it, but for the warm-up requests."""
@@ -22,6 +28,9 @@ WARMUP_FILE = f"{EXTRA_DIR}/tf_serving_warmup_requests"
 
 BATCHING_FILE = "batching_params.pbtxt"
 """Where TensorFlow Serving looks, if it runs with --enable_per_model_batching_parameters."""
+
+_MAX_VERSION = 2**63 - 1
+"""TensorFlow Serving's version numbers have 64 bits."""
 
 _UNFINISHED = ".unfinished-"
 _ABANDONED_SECONDS = 24 * 3600.0
@@ -63,12 +72,15 @@ def add_version(finished: Path, folder: Path) -> Path:
 
     Raises:
         OSError: it cannot be renamed.
+        UserError: there is no next number.
     """
     while True:
         # After whatever has a number, so that nothing that lies there is in the way.
-        version = folder / str(max(_list_numbers(folder), default=0) + 1)
+        number = max(_list_numbers(folder), default=0) + 1
+        if number > _MAX_VERSION:
+            raise UserError(f"{str(folder)!r} has the last number as a version, {_MAX_VERSION}; rename it")
         try:
-            return finished.rename(version)
+            return finished.rename(folder / str(number))
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another export took the number meanwhile
                 raise
@@ -76,4 +88,14 @@ def add_version(finished: Path, folder: Path) -> Path:
 
 def _list_numbers(folder: Path) -> list[int]:
     names = [path.name for path in folder.iterdir()]
-    return [int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
+    plain = [name for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
+    for name in plain:
+        if int(name) > _MAX_VERSION:
+            _warn_of(folder / name)
+    return [int(name) for name in plain if int(name) <= _MAX_VERSION]
+
+
+@cache
+def _warn_of(version: Path) -> None:
+    """Once, for the server lists a folder every second."""
+    logger.warning("%s is no version: its number is larger than %d", version, _MAX_VERSION)

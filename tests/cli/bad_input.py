@@ -580,6 +580,16 @@ SERVER = [
         "serve {folder} --name a/b",
         "--name is 'a/b'; it must be a name without / and :",
     ),
+    Case(
+        "a URL as an allowed host",
+        "serve {folder} --allow-host https://models.example.com",
+        "--allow-host is 'https://models.example.com'; it must be like models.example.com",
+    ),
+    Case(
+        "no time for an answer",
+        "serve {folder} --max-seconds 0",
+        "--max-seconds is 0; it must be 1 or more",
+    ),
 ]
 
 CLIENT = [

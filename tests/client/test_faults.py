@@ -60,6 +60,8 @@ def test_a_server_that_stays_busy_is_given_up(url: str, connect: Connect, peer: 
         (404, grpc.StatusCode.NOT_FOUND, "check the model's name and version"),
         (401, grpc.StatusCode.UNAUTHENTICATED, "TFMLM_SERVING_TOKEN"),
         (500, grpc.StatusCode.INTERNAL, "the server's log"),
+        (413, grpc.StatusCode.OUT_OF_RANGE, ""),
+        (501, grpc.StatusCode.UNIMPLEMENTED, ""),
     ],
 )
 def test_what_stays_wrong_is_asked_once(
@@ -72,6 +74,56 @@ def test_what_stays_wrong_is_asked_once(
     assert message.startswith(f"{url} answered {f'HTTP {status}' if is_rest else code.name}: no such thing; ")
     assert says in message
     assert len(peer.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "SERVER: Received message larger than max (24052 vs. 20000)",
+        "Received message larger than max (24052 vs. 20000)",
+        "CLIENT: Sent message larger than max (24052 vs. 20000)",
+        "Stream removed (received metadata size exceeds hard limit (value length 200037 vs. 16384))",
+    ],
+)
+def test_what_is_too_large_is_asked_once(rpc: Peer, connect: Connect, details: str) -> None:
+    """gRPC has the same code for it as for a server that is busy."""
+    rpc.faults += [Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, details)] * 9
+    message = fail(connect(f"grpc://localhost:{rpc.port}/tiny"))
+    assert message.endswith("send fewer texts in a request (--texts-per-request)")
+    assert len(rpc.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "details", ["3 requests are waiting; try again later", "Concurrent RPC limit exceeded!"]
+)
+def test_a_full_queue_is_asked_again(rpc: Peer, connect: Connect, details: str) -> None:
+    rpc.faults += [Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, details)] * 2
+    assert len(connect(f"grpc://localhost:{rpc.port}/tiny").fill(TEXTS)) == 3
+    assert len(rpc.requests) == 3
+
+
+def test_a_deadline_of_the_server_is_asked_once(url: str, connect: Connect, peer: Peer) -> None:
+    is_rest = url.startswith("http")
+    said = "the answer was not ready within 1 s"
+    peer.faults += [
+        Fault(504, json.dumps({"error": said})) if is_rest else Fault(grpc.StatusCode.DEADLINE_EXCEEDED, said)
+    ] * 9
+    assert ("--max-seconds" if is_rest else "did not answer within") in fail(connect(url))
+    assert len(peer.requests) == 1
+
+
+def test_a_label_that_there_is_not_is_not_blamed_on_the_tokenizer(
+    url: str, connect: Connect, peer: Peer
+) -> None:
+    said = "Unrecognized servable version label: zz"
+    peer.faults += [
+        Fault(400, json.dumps({"error": said}))
+        if url.startswith("http")
+        else Fault(grpc.StatusCode.INVALID_ARGUMENT, said)
+    ]
+    message = fail(connect(f"{url}/labels/zz"))
+    assert "check the label in the URL" in message
+    assert "--tokenizer" not in message
 
 
 @pytest.mark.parametrize("max_attempts", [1, 4])
@@ -165,8 +217,14 @@ def test_where_nobody_listens(form: str, connect: Connect) -> None:
 
 
 def test_the_wrong_ports_are_told(rest: Peer, rpc: Peer, connect: Connect) -> None:
-    assert "cannot reach" in fail(connect(f"http://localhost:{rpc.port}/v1/models/tiny"))
-    assert "cannot reach" in fail(connect(f"grpc://localhost:{rest.port}/tiny"))
+    says = {
+        f"http://localhost:{rpc.port}/v1/models/tiny": "HTTP; the port of gRPC is written grpc://HOST:PORT/NAME",
+        f"grpc://localhost:{rest.port}/tiny": "gRPC; the port of REST is written http://HOST:PORT/v1/models/NAME",
+        f"https://localhost:{rest.port}/v1/models/tiny": "TLS; write http://",
+        f"grpcs://localhost:{rpc.port}/tiny": "TLS; write grpc://",
+    }
+    for url, what in says.items():
+        assert fail(connect(url)) == f"{url} does not speak {what}"
 
 
 @pytest.mark.parametrize(

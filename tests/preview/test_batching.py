@@ -101,6 +101,20 @@ def test_too_many_are_refused_and_cancelled_ones_are_not_run() -> None:
     assert model.sizes == [1, 1]
 
 
+def test_cancelled_ones_make_room() -> None:
+    model = Doubling()
+    batcher = Batcher(max_batch=1, max_waiting=2, max_answer_values=1000)
+    first = batcher.submit(model.signature, rows(0))
+    wait_until(first.running)
+    for value in range(10):
+        assert batcher.submit(model.signature, rows(value)).cancel()
+    kept = [batcher.submit(model.signature, rows(value)) for value in (11, 12)]
+    model.gate.set()
+    assert [future.result(WAIT_SECONDS)["y"].tolist() for future in kept] == [[[22] * 3], [[24] * 3]]
+    batcher.close()
+    assert model.sizes == [1, 1, 1]
+
+
 def test_closing_finishes_what_waits_and_refuses_more() -> None:
     model = Doubling()
     batcher = Batcher(max_batch=2, max_waiting=10, max_answer_values=1000)

@@ -106,7 +106,7 @@ def test_a_body_that_is_too_large(echo: Server) -> None:
 
     with socket.create_connection(echo.rest.split(":"), timeout=WAIT_SECONDS) as connection:
         # Without a length.
-        head = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /v1/models/echo:predict HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"4e21\r\n" + b" " * 20001 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
@@ -211,7 +211,12 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path: Path, number: signal.
         request.model_spec.version.value = 2
         call = prediction.Predict.future(request)
         wait_until(lambda: by_rest.exists() and by_grpc.exists())
+        assert running.ask_path("/readyz") == (200, {"status": "ready"})
         running.process.send_signal(number)
+        # It goes on to answer as long as a request is in flight, so that probes and clients are told.
+        wait_until(lambda: running.ask_path("/readyz") == (503, {"status": "stopping"}))
+        assert running.ask_path("/healthz") == (200, {"status": "alive"})
+        assert running.ask(":predict", {"inputs": [0]}) == (503, {"error": "the server is stopping"})
         by_grpc.unlink()
         assert call.result(timeout=WAIT_SECONDS).outputs["held"].string_val == [str(by_grpc).encode()]
         by_rest.unlink()

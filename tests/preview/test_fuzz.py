@@ -85,7 +85,7 @@ def test_rest_keeps_to_its_own_description(server: Server, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 selected / 9 total" in done.stdout
+    assert "11 selected / 11 total" in done.stdout
 
 
 # === gRPC ===

@@ -159,7 +159,7 @@ def test_banner_description_and_headers(server: Server) -> None:
     with closing(http.client.HTTPConnection(server.rest)) as connection:
         connection.request("GET", "/v1/models/tiny")
         headers = connection.getresponse().headers
-    assert headers["Content-Security-Policy"] == "default-src 'self'"
+    assert headers["Content-Security-Policy"] == "default-src 'self'; frame-ancestors 'none'"
     assert headers["Server"] is None
 
 

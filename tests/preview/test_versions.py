@@ -160,8 +160,9 @@ def test_the_last_version_stays_when_all_folders_are_gone(versions: Versions, fo
         assert version.servable.number == 1
 
 
-def write_warmup(version: Path, seconds: list[float]) -> None:
+def write_warmup(version: Path, seconds: list[float], signature: str = "") -> None:
     request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = signature
     request.inputs["seconds"].CopyFrom(tf.make_tensor_proto(seconds, tf.float32))
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.CopyFrom(request)
@@ -184,6 +185,29 @@ def test_warmup_requests_are_run_before_a_version_is_served(
     assert versions.list_numbers() == [2, 1]
     (status,) = versions.list_statuses(ModelSpec("echo", version=3))
     assert "has shape [1,1], expected [?]" in status.error
+    write_warmup(put(versions_to_copy, folder, 4), [0.5], "zzz")
+    versions.poll()
+    (status,) = versions.list_statuses(ModelSpec("echo", version=4))
+    assert status.error.startswith(
+        "a request in assets.extra/tf_serving_warmup_requests of version 4 is refused: "
+        "there is no signature 'zzz', only constant, echo, "
+    )
+
+
+@pytest.mark.parametrize("name", [str(2**63), "9" * 20, "9" * 200])
+def test_a_number_beyond_64_bits_is_no_version(
+    versions: Versions, folder: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    (folder / name).mkdir()
+    (folder / name / "saved_model.pb").write_bytes((folder / "1" / "saved_model.pb").read_bytes())
+    versions.start()
+    versions.poll()
+    versions.poll()
+    assert versions.list_numbers() == [1]
+    with versions.lease(ModelSpec("echo")) as version:
+        assert version.servable.number == 1
+    (line,) = [each for each in caplog.messages if "is no version" in each]
+    assert line == f"{folder / name} is no version: its number is larger than {2**63 - 1}"
 
 
 def test_no_version_and_a_label_without_one_are_refused(tmp_path: Path, folder: Path) -> None:

@@ -31,6 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "max_texts": "texts in one request",
         "max_body_bytes": "size of one request",
         "max_waiting": "requests that wait before more are refused",
+        "max_waiting_bytes": "bytes of all requests that come in or wait before more are refused",
+        "max_seconds": "seconds for the answer to a REST request",
     }
     for name, meaning in numbers.items():
         default = getattr(defaults, name)
@@ -45,6 +47,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="LABEL=N",
         help="a label for a version; may be repeated",
     )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name that requests may give for the server, and whose pages may ask it; "
+        "may be repeated",
+    )
     serve.set_defaults(command=_serve, numbers=tuple(numbers))
 
 
@@ -58,6 +68,7 @@ def _serve(options: argparse.Namespace) -> int:
         host=options.host,
         name=options.name or folder.resolve().name,
         labels=parse_labels(options.label),
+        allow_hosts=tuple(options.allow_host),
         **{name: getattr(options, name) for name in options.numbers},
     )
     if (folder / "saved_model.pb").exists():
@@ -79,7 +90,10 @@ def describe_server(running: Running) -> str:
     also = f" (also {', '.join(map(str, others))})" if others else ""
     lines = [f"{running.name} version {newest}{also}"]
     if not running.is_local:
-        lines.append("  warning: other machines can reach it, and it asks for no password")
+        lines.append(
+            "  warning: other machines can reach it by any of its addresses (by name: --allow-host NAME), "
+            "and it asks for no password"
+        )
     lines += [
         f"  REST  {running.rest_url}/v1/models/{running.name}",
         f"  gRPC  {running.grpc_address}",

@@ -8,16 +8,28 @@ from tfmlm.client.address import Address
 from tfmlm.client.options import TOKEN_VARIABLE
 from tfmlm.errors import UserError
 
-MISFIT = (
+_MISFIT = (
     "the request does not fit the export; one without a text signature is asked with token ids "
     "(--tokenizer FOLDER, or fill_ids)"
 )
+_UNKNOWN_LABEL = "check the label in the URL, and that the server gives it to a version (--label LABEL=N)"
 UNKNOWN = "check the model's name and version in the URL"
 FORBIDDEN = f"check the token in the environment variable {TOKEN_VARIABLE}"
 BUSY = "the server is busy or not ready; try again later"
+SLOW = "send fewer texts in a request (--texts-per-request), or allow the server more (--max-seconds)"
+TOO_LARGE = "send fewer texts in a request (--texts-per-request)"
 OTHER = "look into the server's log"
 
 _MOST_CHARACTERS = 300
+
+
+def advise_misfit(message: str) -> str:
+    """What to do about a request that the server calls wrong.
+
+    Args:
+        message: what the server said; TensorFlow Serving has one code for all that may be wrong.
+    """
+    return _UNKNOWN_LABEL if "version label" in message else _MISFIT
 
 
 def late(address: Address, timeout_seconds: float) -> UserError:
@@ -35,6 +47,23 @@ def out_of_reach(address: Address, reason: str, token: str | None) -> UserError:
         f"cannot reach {address} ({tidy(reason, token)}); "
         f"check the address, and that a server runs there{trust}"
     )
+
+
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""OpenSSL's word for an answer that is not TLS."""
+
+
+def other_protocol(address: Address, reason: str) -> UserError | None:
+    """The server speaks another protocol than the URL says; None if the reason does not tell so."""
+    if address.is_encrypted and _NO_TLS in reason:
+        return UserError(f"{address} does not speak TLS; write {address.scheme.removesuffix('s')}://")
+    if address.is_rest and "BadStatusLine(" in reason:
+        return UserError(f"{address} does not speak HTTP; the port of gRPC is written grpc://HOST:PORT/NAME")
+    if not address.is_rest and "http1.x server" in reason:
+        return UserError(
+            f"{address} does not speak gRPC; the port of REST is written http://HOST:PORT/v1/models/NAME"
+        )
+    return None
 
 
 def untrusted(address: Address, reason: str, token: str | None) -> UserError:

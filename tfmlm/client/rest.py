@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import ssl
 import threading
 import time
@@ -16,17 +15,19 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from tfmlm.client import failures
 from tfmlm.client.address import Address
+from tfmlm.client.attempts import PassingError, ask_until
 from tfmlm.client.options import ClientOptions
 from tfmlm.errors import UserError
 from tfmlm.retry_after import read_retry_after
 
-_PASSING = (429, 502, 503, 504)
-"""Answers that another attempt may better: `Predict` changes nothing, so it may be sent again."""
+_PASSING = (429, 502, 503)
+"""Answers that another attempt may better. 504 is none: the server has tried for as long as it may."""
 _ADVICE = {
-    400: failures.MISFIT,
     401: failures.FORBIDDEN,
     403: failures.FORBIDDEN,
     404: failures.UNKNOWN,
+    413: failures.TOO_LARGE,
+    504: failures.SLOW,
     **dict.fromkeys(_PASSING, failures.BUSY),
 }
 _KEPT_CONNECTIONS = 32
@@ -54,35 +55,29 @@ class RestTransport:
     def predict(self, signature_name: str, inputs: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
         """Asks, and again while that may help; see `Transport.predict`."""
         body = json.dumps({"signature_name": signature_name, "inputs": inputs}).encode()
-        attempt = 0
-        while True:
-            wait = self._back_off(attempt)
-            attempt += 1
-            try:
-                status, headers, answer = _finish_by(deadline, lambda: self._post(body, deadline))
-            except TimeoutError:
-                raise failures.late(self._address, self._options.timeout_seconds) from None
-            except SSLError as error:
-                raise failures.untrusted(self._address, str(error), self._token) from None
-            except HTTPError as error:
-                failure = failures.out_of_reach(self._address, str(error), self._token)
-            else:
-                if status == 200:
-                    return self._read_outputs(answer)
-                failure = self._refuse(status, answer)
-                if status not in _PASSING:
-                    raise failure
-                asked = read_retry_after(headers)
-                wait = wait if asked is None else asked
-            if time.monotonic() >= deadline:
-                failure = failures.late(self._address, self._options.timeout_seconds)
-            if attempt == self._options.max_attempts or time.monotonic() + wait >= deadline:
-                raise failure
-            time.sleep(wait)
+        return ask_until(deadline, self._address, self._options, lambda: self._ask(body, deadline))
 
     def close(self) -> None:
         """Closes the connections."""
         self._pool.close()
+
+    def _ask(self, body: bytes, deadline: float) -> Mapping[str, Any]:
+        try:
+            status, headers, answer = _finish_by(deadline, lambda: self._post(body, deadline))
+        except TimeoutError:
+            raise failures.late(self._address, self._options.timeout_seconds) from None
+        except HTTPError as error:
+            if failure := failures.other_protocol(self._address, str(error)):
+                raise failure from None
+            if isinstance(error, SSLError):
+                raise failures.untrusted(self._address, str(error), self._token) from None
+            raise PassingError(failures.out_of_reach(self._address, str(error), self._token)) from None
+        if status == 200:
+            return self._read_outputs(answer)
+        failure = self._refuse(status, answer)
+        if status in _PASSING:
+            raise PassingError(failure, read_retry_after(headers))
+        raise failure
 
     def _post(self, body: bytes, deadline: float) -> tuple[int, Mapping[str, str], bytes]:
         response = self._pool.urlopen(
@@ -108,13 +103,8 @@ class RestTransport:
         content = _parse(answer)
         is_error = isinstance(content, dict) and "error" in content
         message = str(content["error"]) if is_error else answer.decode("utf-8", "replace")
-        advice = _ADVICE.get(status, failures.OTHER)
+        advice = failures.advise_misfit(message) if status == 400 else _ADVICE.get(status, failures.OTHER)
         return failures.refused(self._address, f"HTTP {status}", message, advice, self._token)
-
-    def _back_off(self, attempt: int) -> float:
-        """Seconds to wait; the chance in them keeps many clients from coming back at the same moment."""
-        longest = min(self._options.max_backoff_seconds, self._options.backoff_seconds * 2.0**attempt)
-        return float(longest * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
 
 def _finish_by(deadline: float, work: Callable[[], _Result]) -> _Result:

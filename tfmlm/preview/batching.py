@@ -71,6 +71,8 @@ class Batcher:
         num_rows = len(next(iter(inputs.values()))) if group else 1
         job = _Job(signature, inputs, group, num_rows, signature.count_answer_values(inputs))
         with self._changed:
+            # Those that nobody waits for any more make room.
+            self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
             if self._is_closed:
                 raise ServingError(Code.UNAVAILABLE, "the version is no longer served")
             if len(self._waiting) >= self._max_waiting:

@@ -17,6 +17,8 @@ from tensorflow_serving.apis import (
 )
 
 from tfmlm.errors import in_one_line
+from tfmlm.preview.connections import STILL_SECONDS
+from tfmlm.preview.memory import Memory
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.protos import make_tensor, read_predict_inputs
 from tfmlm.preview.service import PredictionService
@@ -34,6 +36,9 @@ _NUM_THREADS = 64
 _MAX_INPUT_VALUES = 2**20
 """In one input: as much as a request of 4 MiB holds as int32."""
 
+_IDLE_MILLISECONDS = 300_000
+"""Of a connection without calls, which clients open again by themselves."""
+
 _LONGEST_WAIT_SECONDS = 86_400.0
 
 _ERROR_UNKNOWN = 2
@@ -47,15 +52,17 @@ def make_grpc_server(options: ServeOptions) -> Any:
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", options.max_body_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.server_handshake_timeout_ms", round(STILL_SECONDS * 1000)),
+            ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
         ],
         maximum_concurrent_rpcs=options.max_waiting + _NUM_THREADS,
     )
 
 
-def add_services(server: Any, versions: Versions, options: ServeOptions) -> None:
+def add_services(server: Any, versions: Versions, options: ServeOptions, memory: Memory) -> None:
     """Adds the services to a server that has not been started."""
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _PredictionService(versions, options), server
+        _PredictionService(versions, options, memory), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(versions), server)
 
@@ -63,9 +70,9 @@ def add_services(server: Any, versions: Versions, options: ServeOptions) -> None
 class _PredictionService:
     """`tensorflow.serving.PredictionService`; its method names are the service's."""
 
-    def __init__(self, versions: Versions, options: ServeOptions) -> None:
+    def __init__(self, versions: Versions, options: ServeOptions, memory: Memory) -> None:
         self._versions = versions
-        self._service = PredictionService(versions, options, _make_unknown_signature)
+        self._service = PredictionService(versions, options, memory, _make_unknown_signature)
 
     def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
         return _answer(context, lambda: self._predict(request, context))
@@ -89,7 +96,8 @@ class _PredictionService:
             signature = prediction.signature
             outputs = _filter_outputs(request, signature)
             future = prediction.submit(read_predict_inputs(request, signature, _MAX_INPUT_VALUES))
-            context.add_callback(future.cancel)
+            if not context.add_callback(future.cancel):  # the client has gone already
+                future.cancel()
             arrays = future.result(_read_timeout(context))
         response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name

@@ -87,12 +87,22 @@ _ANSWER: dict[str, Any] = {
     ],
 }
 
-_ERRORS = {
+_FORBIDDEN = {"403": "the host is not one of this server, or a page of another site asks"}
+_ERRORS = _FORBIDDEN | {
     "400": "the request is wrong; the message says where",
     "404": "no such model or version",
-    "503": "too many requests wait, or the server is stopping",
+    "503": "too much waits, or the server is stopping",
 }
-_POST_ERRORS = _ERRORS | {"408": "the request came too slowly", "413": "the request is too large"}
+_POST_ERRORS = _ERRORS | {
+    "408": "the request came too slowly",
+    "413": "the request is too large",
+    "504": "the answer was not ready in time",
+}
+_HEALTH = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"enum": ["alive", "ready", "stopping"]}},
+}
 
 
 def describe_rest(options: ServeOptions) -> dict[str, Any]:
@@ -111,7 +121,16 @@ def describe_rest(options: ServeOptions) -> dict[str, Any]:
         ],
         base + "/labels/{label}": [name, _parameter("label", {"type": "string", "pattern": "^[^/:]+$"})],
     }
-    paths: dict[str, Any] = {"/openapi.json": {"get": _operation("this description", {"type": "object"}, {})}}
+    readiness = _operation("whether requests are taken", _HEALTH, _FORBIDDEN)
+    readiness["responses"]["503"] = {
+        "description": "the server is stopping",
+        "content": {"application/json": {"schema": _HEALTH}},
+    }
+    paths: dict[str, Any] = {
+        "/openapi.json": {"get": _operation("this description", {"type": "object"}, _FORBIDDEN)},
+        "/healthz": {"get": _operation("that the server runs", _HEALTH, _FORBIDDEN)},
+        "/readyz": {"get": readiness},
+    }
     for path, parameters in targets.items():
         paths[path] = {"parameters": parameters, "get": _operation("state of versions", _STATUS, _ERRORS)}
         paths[path + "/metadata"] = {

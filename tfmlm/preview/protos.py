@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework import tensor_pb2
 
-from tfmlm.preview.signatures import Arrays, Signature, TensorSpec
+from tfmlm.preview.signatures import MAX_RANK, Arrays, Signature, TensorSpec
 from tfmlm.preview.status import invalid
 
 _FIELDS = {
@@ -68,9 +68,13 @@ def _read_tensor(tensor: Any, spec: TensorSpec, max_values: int) -> NDArray[Any]
         raise invalid(
             f"input {spec.name} has shape [{','.join(map(str, sizes))}], expected {spec.describe_shape()}"
         )
+    if len(sizes) > MAX_RANK:
+        raise invalid(f"input {spec.name} has {len(sizes)} dimensions; at most {MAX_RANK} are taken")
+    # NumPy multiplies the sizes without the zeros, in 64 bits.
+    if math.prod(max(size, 1) for size in sizes) > max_values:
+        shape = ",".join(map(str, sizes))
+        raise invalid(f"input {spec.name} has shape [{shape}]; at most {max_values} values are taken")
     num_values = math.prod(sizes)
-    if num_values > max_values:
-        raise invalid(f"input {spec.name} has {num_values} values; at most {max_values} are taken")
     values = _read_values(tensor, spec)
     if values.size not in {num_values, 1}:
         raise invalid(f"input {spec.name} has {values.size} values, its shape says {num_values}")

@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,16 +20,22 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tfmlm.preview.hosts import HostGuard
+from tfmlm.preview.json_bounds import check_json
 from tfmlm.preview.json_tensors import decode_json, encode_outputs, read_inputs, read_signature_name
+from tfmlm.preview.memory import Account, Memory
 from tfmlm.preview.openapi import describe_rest
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.servable import Servable
 from tfmlm.preview.service import PredictionService
 from tfmlm.preview.signatures import Arrays
-from tfmlm.preview.status import Code, ServingError, invalid
+from tfmlm.preview.status import Code, ServingError, invalid, shorten
 from tfmlm.preview.versions import ModelSpec, Versions
 
 logger = logging.getLogger("tfmlm.preview")
+
+Given = TypeVarTuple("Given")
+Result = TypeVar("Result")
 
 _TARGET = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH = re.compile(_TARGET + ":(?P<method>classify|regress|predict)")
@@ -36,38 +44,50 @@ _MAX_INT64 = 2**63 - 1
 
 _LARGE_BODY_BYTES = 64 * 2**10
 _LARGE_ANSWER_VALUES = 2**14
-"""A larger one becomes JSON in a thread, so that other requests go on."""
 
 _BODY_SECONDS = 30.0
 """How long a client may take to send its request."""
 
 
-def make_app(versions: Versions, options: ServeOptions) -> Starlette:
+def make_app(versions: Versions, options: ServeOptions, memory: Memory) -> Starlette:
     """The application.
 
     Args:
         versions: what is served.
         options: settings of the server.
+        memory: what requests may hold.
     """
     description = describe_rest(options)
 
     async def describe(_request: Request) -> Response:
         return JSONResponse(description)
 
+    async def tell_health(_request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def tell_readiness(_request: Request) -> Response:
+        is_ready = versions.is_ready
+        return JSONResponse({"status": "ready" if is_ready else "stopping"}, 200 if is_ready else 503)
+
     routes: list[BaseRoute] = [
-        Route("/v1/{path:path}", _ModelApi(versions, options)),
+        Route("/v1/{path:path}", _ModelApi(versions, options, memory)),
         Route("/openapi.json", describe),
+        Route("/healthz", tell_health),
+        Route("/readyz", tell_readiness),
         *make_page_routes(versions, options.name),
     ]
     return Starlette(
         routes=routes,
         exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure},
-        middleware=[Middleware(_SecurityHeaders)],
+        middleware=[Middleware(_SecurityHeaders), Middleware(HostGuard, options)],
     )
 
 
 class _SecurityHeaders:
-    """The page may load only what this server serves, nothing old, and no answer is read as another type."""
+    """The page may load only what this server serves, nothing old, and stand in no other page.
+
+    No answer is read as another type.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -77,7 +97,7 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
-                    (b"content-security-policy", b"default-src 'self'"),
+                    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
                     (b"x-content-type-options", b"nosniff"),
                     (b"referrer-policy", b"no-referrer"),
                     (b"cache-control", b"no-cache"),
@@ -100,10 +120,13 @@ async def _answer_failure(_request: Request, error: Exception) -> Response:
 class _ModelApi:
     """Everything below /v1."""
 
-    def __init__(self, versions: Versions, options: ServeOptions) -> None:
+    def __init__(self, versions: Versions, options: ServeOptions, memory: Memory) -> None:
         self._versions = versions
         self._options = options
-        self._service = PredictionService(versions, options, _make_unknown_signature)
+        self._memory = memory
+        self._service = PredictionService(versions, options, memory, _make_unknown_signature)
+        # One, for all threads share Python's lock: with several, the others wait for all of them.
+        self._large_worker = ThreadPoolExecutor(1, thread_name_prefix="tfmlm-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -121,18 +144,19 @@ class _ModelApi:
         path = request.scope["path"]
         posted, got = _POST_PATH.fullmatch(path), _GET_PATH.fullmatch(path)
         allowed = "POST" if posted else "GET"
-        malformed = f"Malformed request: {request.method} {path}"
+        malformed = shorten(f"Malformed request: {request.method} {path}")
         if (posted or got) and request.method != allowed:
             return JSONResponse({"error": malformed}, 405, headers={"Allow": allowed})
         if posted:
             spec = _read_spec(posted)
-            body = await self._read_body(request)
-            return await self._run(spec, posted["method"], body)
+            with self._memory.account() as account:
+                work = self._run(spec, posted["method"], await self._read_body(request, account))
+                return await _finish(request, work, self._options.max_seconds)
         if got:
             return self._describe(_read_spec(got), bool(got["metadata"]))
         raise invalid("Missing model name in request." if path.rstrip("/") == "/v1/models" else malformed)
 
-    async def _read_body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request, account: Account) -> bytes:
         limit = self._options.max_body_bytes
         too_large = HTTPException(413, f"the request is larger than {limit} bytes")
         if int(request.headers.get("content-length", "0")) > limit:
@@ -141,6 +165,7 @@ class _ModelApi:
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 async for chunk in request.stream():
+                    account.take(len(chunk))
                     body += chunk
                     if len(body) > limit:
                         raise too_large
@@ -149,24 +174,26 @@ class _ModelApi:
         return bytes(body)
 
     async def _run(self, spec: ModelSpec, method: str, body: bytes) -> Response:
-        if len(body) > _LARGE_BODY_BYTES:
-            request = await asyncio.to_thread(decode_json, body)
-        else:
-            request = decode_json(body)
+        is_large = len(body) > _LARGE_BODY_BYTES
+        await self._do(is_large, check_json, body, self._options.max_texts)
+        request = await self._do(is_large, decode_json, body)
         with self._service.begin(spec, read_signature_name(request), method) as prediction:
             signature = prediction.signature
-            if len(body) > _LARGE_BODY_BYTES:
-                inputs, in_rows = await asyncio.to_thread(read_inputs, request, signature)
-            else:
-                inputs, in_rows = read_inputs(request, signature)
-            outputs = await asyncio.wrap_future(prediction.submit(inputs))
+            inputs, in_rows = await self._do(is_large, read_inputs, request, signature)
+            waiting = prediction.submit(inputs)
+            del body, request, inputs  # some times as large as what waits
+            outputs = await asyncio.wrap_future(waiting)
         if in_rows and not signature.is_batched:
             _check_rows(outputs)
-        if sum(output.size for output in outputs.values()) > _LARGE_ANSWER_VALUES:
-            answer = await asyncio.to_thread(encode_outputs, outputs, in_rows)
-        else:
-            answer = encode_outputs(outputs, in_rows)
+        is_large = sum(output.size for output in outputs.values()) > _LARGE_ANSWER_VALUES
+        answer = await self._do(is_large, encode_outputs, outputs, in_rows)
         return Response(answer, media_type="application/json")
+
+    async def _do(self, is_large: bool, work: Callable[[*Given], Result], *given: *Given) -> Result:
+        """Works at once, or in a thread if that may take long, so that other requests go on."""
+        if not is_large:
+            return work(*given)
+        return await asyncio.get_running_loop().run_in_executor(self._large_worker, work, *given)
 
     def _describe(self, spec: ModelSpec, is_metadata: bool) -> Response:
         if is_metadata:
@@ -186,6 +213,31 @@ class _ModelApi:
             for status in self._versions.list_statuses(spec)
         ]
         return _json({"model_version_status": statuses})
+
+
+async def _finish(request: Request, work: Coroutine[Any, Any, Response], seconds: float) -> Response:
+    """Works until it is done, the client is gone or the time is over.
+
+    Raises:
+        ClientDisconnect: nobody waits for the answer.
+        ServingError: it took too long, or the work failed.
+    """
+
+    async def wait_until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(wait_until_gone())
+    try:
+        await asyncio.wait((answer, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if gone.done():
+            raise ClientDisconnect
+        raise ServingError(Code.DEADLINE_EXCEEDED, f"the answer was not ready within {seconds} s")
+    finally:
+        answer.cancel()  # what waits to be run leaves its queue
+        gone.cancel()
 
 
 def _json(value: Any) -> Response:

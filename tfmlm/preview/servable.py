@@ -79,9 +79,18 @@ class Servable:
         for record in tf.data.TFRecordDataset(str(path)).take(MAX_WARMUP_RECORDS).as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(record)
             if log.HasField("predict_log"):
-                request = log.predict_log.request
-                signature = self.signatures[request.model_spec.signature_name or "serving_default"]
-                signature.call(read_predict_inputs(request, signature, max_values=2**22))
+                try:
+                    self._run_warmup(log.predict_log.request)
+                except ServingError as error:
+                    where = f"a request in {WARMUP_FILE} of version {self.number}"
+                    raise ServingError(error.code, f"{where} is refused: {error}") from error
+
+    def _run_warmup(self, request: Any) -> None:
+        name = request.model_spec.signature_name or "serving_default"
+        signature = self.signatures.get(name)
+        if signature is None:
+            raise invalid(f"there is no signature {name!r}, only {', '.join(self.signatures)}")
+        signature.call(read_predict_inputs(request, signature, max_values=2**22))
 
 
 def _read_signature_defs(folder: Path) -> Any:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from tfmlm.errors import UserError
+from tfmlm.preview.connections import TimedConnection
 from tfmlm.preview.grpc import add_services, make_grpc_server
+from tfmlm.preview.memory import Memory
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.rest import make_app
 from tfmlm.preview.versions import Versions
@@ -82,8 +85,9 @@ def _serve_until(
     grpc_port = _bind_grpc(grpc_server, options)
     versions = Versions(folder, options)
     versions.start()
-    add_services(grpc_server, versions, options)
-    rest_server = _make_rest_server(versions, options)
+    memory = Memory(options.max_waiting_bytes)
+    add_services(grpc_server, versions, options, memory)
+    rest_server = _make_rest_server(make_app(versions, options, memory), options)
     rest_thread = threading.Thread(
         target=rest_server.run, kwargs={"sockets": [listener]}, name="tfmlm-rest", daemon=True
     )
@@ -103,26 +107,35 @@ def _serve_until(
         rest_thread.join(_LOOK_SECONDS)
     is_ended = not rest_thread.is_alive()
     versions.stop_taking()
-    _finish(rest_server, rest_thread, grpc_server, options.grace_seconds)
+    _finish(versions, rest_server, rest_thread, grpc_server, options.grace_seconds)
     logger.info("stopped")
     return 1 if is_ended else 0
 
 
 def _finish(
-    rest_server: uvicorn.Server, rest_thread: threading.Thread, grpc_server: Any, grace: float
+    versions: Versions,
+    rest_server: uvicorn.Server,
+    rest_thread: threading.Thread,
+    grpc_server: Any,
+    grace: float,
 ) -> None:
-    """Lets both servers finish what they have begun, for as long as the grace lasts."""
+    """Lets both servers finish what they have begun, for as long as the grace lasts.
+
+    Meanwhile REST goes on to take connections, and tells probes that it is not ready.
+    """
     deadline = time.monotonic() + grace
-    rest_server.should_exit = True
     grpc_stopped = grpc_server.stop(grace)
+    versions.wait_until_unused(grace)
+    rest_server.should_exit = True
     rest_thread.join(max(0.0, deadline - time.monotonic()) + 1)
     grpc_stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
 
 
-def _make_rest_server(versions: Versions, options: ServeOptions) -> uvicorn.Server:
+def _make_rest_server(app: ASGIApp, options: ServeOptions) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
-            make_app(versions, options),
+            app,
+            http=TimedConnection,
             lifespan="off",
             log_config=None,
             log_level=logging.CRITICAL,

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tfmlm.preview.memory import Memory, count_bytes
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.signatures import Arrays, Signature
 from tfmlm.preview.status import ServingError, invalid
@@ -24,11 +25,13 @@ class Prediction:
         signature: what is run.
         version: whose it is.
         options: settings of the server.
+        memory: where the inputs are counted.
     """
 
     signature: Signature
     version: LoadedVersion
     options: ServeOptions
+    memory: Memory
 
     def submit(self, inputs: Arrays) -> Future[Arrays]:
         """Checks the inputs and queues them.
@@ -37,12 +40,20 @@ class Prediction:
             The outputs to come, or a ServingError. Cancelled before its turn, it is not run.
 
         Raises:
-            ServingError: the signature or the model does not take the inputs, or too many requests wait.
+            ServingError: the signature or the model does not take the inputs, or too much waits.
         """
         self.version.servable.check(
             self.signature, inputs, self.options.max_texts, self.options.max_answer_values
         )
-        return self.version.batcher.submit(self.signature, inputs)
+        num_bytes = count_bytes(inputs)
+        self.memory.take(num_bytes)
+        try:
+            future = self.version.batcher.submit(self.signature, inputs)
+        except ServingError:
+            self.memory.give_back(num_bytes)
+            raise
+        future.add_done_callback(lambda _: self.memory.give_back(num_bytes))
+        return future
 
 
 class PredictionService:
@@ -51,15 +62,21 @@ class PredictionService:
     Args:
         versions: what is served.
         options: settings of the server.
+        memory: what the requests of all services may hold.
         unknown_signature: makes the error for a name that no signature has; TensorFlow Serving words it in
             one way for REST and in another for gRPC.
     """
 
     def __init__(
-        self, versions: Versions, options: ServeOptions, unknown_signature: Callable[[str], ServingError]
+        self,
+        versions: Versions,
+        options: ServeOptions,
+        memory: Memory,
+        unknown_signature: Callable[[str], ServingError],
     ) -> None:
         self._versions = versions
         self._options = options
+        self._memory = memory
         self._unknown_signature = unknown_signature
 
     @contextmanager
@@ -79,4 +96,4 @@ class PredictionService:
                     f"Expected {_KINDS[method]} signature method_name to be tensorflow/serving/{method}. "
                     f"Was: {signature.method_name}"
                 )
-            yield Prediction(signature, version, self._options)
+            yield Prediction(signature, version, self._options, self._memory)

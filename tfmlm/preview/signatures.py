@@ -15,6 +15,9 @@ from tfmlm.preview.status import invalid
 Arrays = dict[str, NDArray[Any]]
 """Arrays by name; strings are `bytes` in object arrays."""
 
+MAX_RANK = 32
+"""Dimensions of an input; NumPy has 64 at most."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -36,13 +36,26 @@ class ServingError(Exception):
 
     Attributes:
         code: what kind of error.
-        message: one line for the client.
+        message: one line for the client, shortened.
     """
 
     def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = shorten(message)
+        super().__init__(self.message)
+
+
+_LONGEST_START, _LONGEST_END = 400, 100
+
+
+def shorten(message: str) -> str:
+    """The message without its middle if it is long: clients choose names in it.
+
+    gRPC has 8 KiB for it, and up to twelve bytes a character; with more, it answers another code.
+    """
+    if len(message) <= _LONGEST_START + _LONGEST_END:
+        return message
+    return f"{message[:_LONGEST_START]}…{message[-_LONGEST_END:]}"
 
 
 def invalid(message: str) -> ServingError:

@@ -177,11 +177,24 @@ class Versions:
         with self._changed:
             return [self._loaded[number].servable for number in sorted(self._loaded, reverse=True)]
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        with self._changed:
+            return bool(self._loaded) and not self._is_stopping
+
     def stop_taking(self) -> None:
         """From now on requests are refused as UNAVAILABLE; those begun go on."""
         self._watch_stop.set()
         with self._changed:
             self._is_stopping = True
+
+    def wait_until_unused(self, seconds: float) -> None:
+        """Returns when no request holds a version, or after this time."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not any(version.num_leases for version in self._loaded.values()), seconds
+            )
 
     def _resolve_label(self, label: str) -> int:
         if label not in self._options.labels:
