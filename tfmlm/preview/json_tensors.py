@@ -48,6 +48,8 @@ _ALLOWED_TYPES: dict[str, set[type]] = {
 _TYPE_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 """What TensorFlow's C++ calls them."""
 
+_JSON_TYPES: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+
 _SHORT_DIGITS = 6
 _FLOAT32_DIGITS = 9
 _EXACT_POWERS = np.array([float(f"1e{power}") for power in range(23)])
@@ -183,7 +185,7 @@ def _make_rows(rows: list[Any], spec: TensorSpec, place: str) -> NDArray[Any]:
                 reason = f"Expecting tensor size: {math.prod(wanted)} but got: {math.prod(shape)}"
                 raise _refuse_row(number, place, reason) from error
             if shape != wanted:
-                reason = f"Expecting shape {_show(wanted)} but got: {_show(shape)}"
+                reason = f"Expecting shape {_show_shape(wanted)} but got: {_show_shape(shape)}"
                 raise _refuse_row(number, place, reason) from error
         raise
 
@@ -195,6 +197,10 @@ def _measure(value: Any) -> list[int]:
         shape.append(len(value))
         value = value[0] if value else None
     return shape
+
+
+def _show_shape(shape: list[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _refuse_row(number: int, place: str, reason: str) -> ServingError:
@@ -309,8 +315,8 @@ def _wrong_type(value: Any, spec: TensorSpec) -> ServingError:
 
 def _name_json_type(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        return {None: "Null", True: "True", False: "False"}[value]
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+        return "Null" if value is None else str(value)
+    return _JSON_TYPES.get(type(value), "Number")
 
 
 def _name_type(spec: TensorSpec) -> str:
@@ -377,7 +383,7 @@ def round_as_written(array: NDArray[np.float32]) -> NDArray[np.float64]:
         exponents = np.floor(np.log10(np.abs(values)))
         short = _round(values, exponents, _SHORT_DIGITS)
         is_short = short.astype(np.float32) == values
-    rounded = np.where(is_short, short, _round(values, exponents, _FLOAT32_DIGITS))
+    rounded: NDArray[np.float64] = np.where(is_short, short, _round(values, exponents, _FLOAT32_DIGITS))
     rounded = np.where(np.isfinite(exponents), rounded, values)  # 0, NaN and the infinities stay
     return rounded.reshape(array.shape)
 
@@ -387,7 +393,9 @@ def _round(values: NDArray[np.float64], exponents: NDArray[np.float64], digits: 
     is_exact = np.abs(powers) < len(_EXACT_POWERS)
     scale = _EXACT_POWERS[np.where(is_exact, np.abs(powers), 0)]
     with np.errstate(invalid="ignore"):
-        rounded = np.where(powers < 0, np.rint(values / scale) * scale, np.rint(values * scale) / scale)
+        rounded: NDArray[np.float64] = np.where(
+            powers < 0, np.rint(values / scale) * scale, np.rint(values * scale) / scale
+        )
     for place in np.flatnonzero(~is_exact):  # beyond 1e30 or below 1e-14: rare
         rounded[place] = float(f"{values[place]:.{digits}g}")
     return rounded
