@@ -196,8 +196,6 @@ PATHS = [
         "/v1/models",
         bad(MALFORMED),
         HANDLER_TEST + "UnsupportedApiCalls",
-        ours=Answer(405, MALFORMED),
-        why=IS_WRONG_METHOD,
     ),
     post("an empty name", "/v1/models/:predict", bad(MALFORMED), UTIL + "kPredictionApiGegex"),
     get(

@@ -202,13 +202,14 @@ class _ModelApi:
         posted, got = _POST_PATH.fullmatch(path), _GET_PATH.fullmatch(path)
         allowed = "POST" if posted else "GET"
         malformed = f"Malformed request: {request.method} {path}"
-        if (posted or got) and request.method != allowed:
+        match = posted or got
+        if match and match["name"] and request.method != allowed:
             return JSONResponse({"error": malformed}, 405, headers={"Allow": allowed})
         if posted:
             spec = _read_spec(posted)
             body = await self._read_body(request)
             return await self._run(spec, posted["method"], body)
-        if got:
+        if got and request.method == "GET":
             return self._describe(_read_spec(got), got["metadata"] == "metadata")
         raise invalid(malformed)
 
