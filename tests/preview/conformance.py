@@ -76,6 +76,8 @@ class Case:
         parts = [f"{self.method} {self.path}" if self.path != PREDICT or self.method != "POST" else ""]
         parts += [f"{name}: {value}" for name, value in self.headers.items()]
         parts += [self.body if isinstance(self.body, str) else repr(self.body) if self.body else ""]
+        if isinstance(self.body, bytes) and self.body.startswith(b"\x1f\x8b"):
+            parts[-1] = "(gzip)"  # its bytes are another zlib's choice
         return " ".join(show(part) for part in parts if part)
 
 
@@ -505,6 +507,13 @@ BODIES = [
         headers={"Accept": "text/html"},
     ),
     predict(
+        "an answer in gzip is asked for",
+        '{"instances": [1.0, 2.0]}',
+        HALF_PLUS_TWO,
+        "httpserver_interface.h: RequestHandlerOptions (compression is to be added)",
+        headers={"Accept-Encoding": "gzip"},
+    ),
+    predict(
         "a body that is larger than --max-body-bytes",
         '{"instances": [1.0, 2.0]}' + " " * MAX_BODY_BYTES,
         HALF_PLUS_TWO,
@@ -582,6 +591,12 @@ NUMBERS = [
     beyond("uint32", -1),
     beyond("uint64", 2**64),
     wrong_type("int32", "2.0", "Number", "int32"),
+    predict(
+        "a whole number with an exponent for int32",
+        run("int32", '"inputs": [1e2]'),
+        bad("JSON Value: 100.0 Type: Number is not of expected type: int32"),
+        JSON + "AddValueToTensor, TypeError",
+    ),
     wrong_type("int32", "true", "True", "int32"),
     wrong_type("int32", "false", "False", "int32"),
     wrong_type("int32", "null", "Null", "int32"),
@@ -1449,6 +1464,14 @@ GZIPPED = [
         why=SAYS_WHY,
     ),
     zipped(
+        "gzip with text after it",
+        SMALL + b"text",
+        bad(EMPTY),
+        "gzip_zlib.cc: UncompressGzipAndAllocate",
+        ours=NO_GZIP,
+        why=SAYS_WHY,
+    ),
+    zipped(
         "gzip larger than the limit when inflated",
         BOMB,
         bad(EMPTY),
@@ -1525,7 +1548,8 @@ The model `{name}` computes x / 2 + 2; the other signatures give back what they 
 
 METRICS_INTRODUCTION = """
 `GET …/metadata` answers with `model_spec` and the `SignatureDefMap`, every field of it, as in
-`saved_model_half_plus_two_2_versions_metadata.json` of their tests.
+`saved_model_half_plus_two_2_versions_metadata.json` of their tests. When too many requests wait, both answer 503
+(theirs if it batches: UNAVAILABLE of the queue, `http_server.cc: ToHTTPStatusCode`).
 
 ## Metrics
 

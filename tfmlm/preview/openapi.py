@@ -134,8 +134,8 @@ def describe_rest(options: ServeOptions) -> dict[str, Any]:
             "title": "TensorFlow Serving's REST interface, as tfmlm serve previews it",
             "version": __version__,
             "description": (
-                f"At most {options.max_texts} texts and {options.max_body_bytes} bytes in a request, which may "
-                f"be gzip (Content-Encoding) of no more bytes than that. {METRICS_PATH} has metrics for "
+                f"At most {options.max_texts} texts and {options.max_body_bytes} bytes in a request, which "
+                f"may be gzip (Content-Encoding) of no more bytes than that. {METRICS_PATH} has metrics for "
                 "Prometheus. Production is TensorFlow Serving."
             ),
         },
