@@ -1548,8 +1548,8 @@ The model `{name}` computes x / 2 + 2; the other signatures give back what they 
 
 METRICS_INTRODUCTION = """
 `GET …/metadata` answers with `model_spec` and the `SignatureDefMap`, every field of it, as in
-`saved_model_half_plus_two_2_versions_metadata.json` of their tests. When too many requests wait, both answer 503
-(theirs if it batches: UNAVAILABLE of the queue, `http_server.cc: ToHTTPStatusCode`).
+`saved_model_half_plus_two_2_versions_metadata.json` of their tests. When too many requests wait, both answer
+503 (theirs if it batches: UNAVAILABLE of the queue, `http_server.cc: ToHTTPStatusCode`).
 
 ## Metrics
 
