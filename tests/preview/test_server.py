@@ -198,7 +198,10 @@ ROW = b'{"input_ids":[0,4],"attention_mask":[1,1]}'
         (b'{"a":1,"a":2}', "key twice"),
         (b"\xff\xfe{}", "not UTF-8"),
         (b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-        (b'{"instances":[NaN]}', "NaN is not a number"),
+        (
+            b'{"signature_name":"ids","inputs":{"input_ids":[[NaN]],"attention_mask":[[1]]}}',
+            "expected type: int32",
+        ),
         (b'{"instances":[1],"inputs":[1]}', "only one of 'inputs' or 'instances'"),
         (b'{"instances":3}', "Expecting 'instances' to be an list/array"),
         (b'{"instances":[]}', "No values in 'instances' array"),

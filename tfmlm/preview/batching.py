@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfmlm.preview.metrics import Metrics, to_microseconds
 from tfmlm.preview.signatures import Arrays, Signature
 from tfmlm.preview.status import Code, ServingError
 
@@ -18,6 +19,9 @@ logger = logging.getLogger("tfmlm.preview")
 
 _GATHER_SECONDS = 0.002
 _GATHER_SHARE = 0.1
+
+_THREAD_POOL_NAME = "batch_threads"
+"""TensorFlow Serving's default, by which it counts the time in the queue."""
 
 
 @dataclass
@@ -30,6 +34,7 @@ class _Job:
     num_rows: int
     num_values: int
     future: Future[Arrays] = field(default_factory=Future)
+    queued: float = field(default_factory=time.monotonic)
 
 
 class Batcher:
@@ -43,12 +48,16 @@ class Batcher:
         max_batch: rows in a batch of several requests at most; one request alone may have more.
         max_waiting: requests that wait at most.
         max_answer_values: values in the answers of a batch of several requests at most.
+        metrics: where batches are counted.
     """
 
-    def __init__(self, max_batch: int, max_waiting: int, max_answer_values: int) -> None:
+    def __init__(
+        self, max_batch: int, max_waiting: int, max_answer_values: int, metrics: Metrics | None = None
+    ) -> None:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._max_answer_values = max_answer_values
+        self._metrics = metrics or Metrics()
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -95,7 +104,11 @@ class Batcher:
             jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if jobs:
                 start = time.monotonic()
-                _run(jobs)
+                for job in jobs:
+                    waited = to_microseconds(start - job.queued)
+                    self._metrics.queuing_latency.observe(waited, _THREAD_POOL_NAME)
+                    self._metrics.input_batch_size.observe(job.num_rows)
+                _run(jobs, self._metrics)
                 seconds = _GATHER_SHARE * (time.monotonic() - start)
                 self._gather_seconds = max(_GATHER_SECONDS, seconds) if len(jobs) > 1 else 0.0
 
@@ -137,14 +150,16 @@ class Batcher:
         return self._is_closed or sum(job.num_rows for job in self._waiting) >= self._max_batch
 
 
-def _run(jobs: list[_Job]) -> None:
+def _run(jobs: list[_Job], metrics: Metrics) -> None:
     """Runs jobs together; if that fails, each alone, so that one cannot spoil the others."""
+    metrics.run_count.add()
+    metrics.processed_batch_size.observe(sum(job.num_rows for job in jobs))
     try:
         answers = _run_together(jobs)
     except Exception as error:  # whatever a model raises belongs to its client, not to the thread
         if len(jobs) > 1:
             for job in jobs:
-                _run([job])
+                _run([job], metrics)
         else:
             if not isinstance(error, ServingError):
                 logger.exception("signature %s failed", jobs[0].signature.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfmlm import __version__
+from tfmlm.preview.metrics import METRICS_PATH
 from tfmlm.preview.options import ServeOptions
 
 _ERROR: dict[str, Any] = {
@@ -49,7 +50,10 @@ _METADATA: dict[str, Any] = {
     },
 }
 
-_TENSOR = 'a number, a string, {"b64": …} or nested lists of them, as the signature says'
+_TENSOR = (
+    'a number, a string, {"b64": …} with or without padding, or nested lists of them, as the signature says; '
+    "NaN, Infinity and -Infinity are numbers here"
+)
 _SIGNATURE = {"type": "string", "description": "serving_default if left out"}
 _REQUEST: dict[str, Any] = {
     "oneOf": [
@@ -149,8 +153,9 @@ def describe_rest(options: ServeOptions) -> dict[str, Any]:
             "title": "TensorFlow Serving's REST interface, as tfmlm serve previews it",
             "version": __version__,
             "description": (
-                f"At most {options.max_texts} texts and {options.max_body_bytes} bytes in a request. "
-                "Production is TensorFlow Serving."
+                f"At most {options.max_texts} texts and {options.max_body_bytes} bytes in a request, which "
+                f"may be gzip (Content-Encoding) of no more bytes than that. {METRICS_PATH} has metrics for "
+                "Prometheus. Production is TensorFlow Serving."
             ),
         },
         "paths": paths,

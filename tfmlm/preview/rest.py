@@ -6,10 +6,13 @@ import asyncio
 import json
 import logging
 import re
+import time
+import zlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,11 +27,11 @@ from tfmlm.preview.hosts import HostGuard
 from tfmlm.preview.json_bounds import check_json
 from tfmlm.preview.json_tensors import decode_json, encode_outputs, read_inputs, read_signature_name
 from tfmlm.preview.memory import Account, Memory
+from tfmlm.preview.metrics import METRICS_PATH, Metrics, to_microseconds
 from tfmlm.preview.openapi import describe_rest
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.servable import Servable
 from tfmlm.preview.service import PredictionService
-from tfmlm.preview.signatures import Arrays
 from tfmlm.preview.status import Code, ServingError, invalid, shorten
 from tfmlm.preview.versions import ModelSpec, Versions
 
@@ -37,13 +40,22 @@ logger = logging.getLogger("tfmlm.preview")
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
-_TARGET = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-_POST_PATH = re.compile(_TARGET + ":(?P<method>classify|regress|predict)")
-_GET_PATH = re.compile(_TARGET + "(?P<metadata>/metadata)?")
+_CHOICE = r"(?i:(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?)"
+_POST_PATH = re.compile(
+    r"(?i:/v1/models)/(?P<name>[^/:]+)" + _CHOICE + ":(?P<method>classify|regress|predict)"
+)
+_GET_PATH = re.compile(
+    r"(?i:/v1/models)(?:/(?P<name>[^/:]+))?" + _CHOICE + "(?:/(?P<metadata>(?i:metadata)))?"
+)
+"""TensorFlow Serving's own: of the path as it was sent, with the query, and in small or capital letters."""
+
 _MAX_INT64 = 2**63 - 1
 
 _LARGE_BODY_BYTES = 64 * 2**10
 _LARGE_ANSWER_VALUES = 2**14
+
+_GZIP = 16 + zlib.MAX_WBITS
+_NO_GZIP = "the body is not in gzip, or not all of it, as its Content-Encoding says"
 
 _BODY_SECONDS = 30.0
 """How long a client may take to send its request."""
@@ -69,18 +81,26 @@ def make_app(versions: Versions, options: ServeOptions, memory: Memory) -> Starl
         is_ready = versions.is_ready
         return JSONResponse({"status": "ready" if is_ready else "stopping"}, 200 if is_ready else 503)
 
+    async def show_metrics(_request: Request) -> Response:
+        return Response(versions.metrics.render(), headers={"Content-Type": "text/plain"})
+
+    api = _CountedApi(_ModelApi(versions, options, memory), versions.metrics, options.name)
     routes: list[BaseRoute] = [
-        Route("/v1/{path:path}", _ModelApi(versions, options, memory)),
+        Route("/v1/{path:path}", api),
+        Route("/V1/{path:path}", api),
+        Route(METRICS_PATH, show_metrics),
         Route("/openapi.json", describe),
         Route("/healthz", tell_health),
         Route("/readyz", tell_readiness),
         *make_page_routes(versions, options.name),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure},
         middleware=[Middleware(_SecurityHeaders), Middleware(HostGuard, options)],
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _SecurityHeaders:
@@ -117,6 +137,66 @@ async def _answer_failure(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "internal error; the server's log has more"}, 500)
 
 
+_CODES = {
+    200: "OK",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""Codes by which requests are counted; any other status is that of a wrong request."""
+
+
+class _CountedApi:
+    """Counts requests, and how long those took that were answered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, name: str) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.monotonic()
+        status = 499  # of a client that has gone and is sent nothing
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._count(_read_target(Request(scope)), status, time.monotonic() - start)
+
+    def _count(self, target: str, status: int, seconds: float) -> None:
+        posted = _POST_PATH.fullmatch(target)
+        match = posted or _GET_PATH.fullmatch(target)
+        # Any other name is one: a client could ask for more names than the memory holds.
+        name = self._name if match and unquote(match["name"] or "") == self._name else ""
+        self._metrics.request_count.add(name, _CODES.get(status, "INVALID_ARGUMENT"))
+        if status == 200:
+            method = posted["method"] if posted else ""
+            self._metrics.request_latency.observe(to_microseconds(seconds), name, method, "REST")
+
+
+def _read_target(request: Request) -> str:
+    """Path and query as they were sent."""
+    target: str = request.scope["raw_path"].decode("latin-1")
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{target}?{query}" if query else target
+
+
 class _ModelApi:
     """Everything below /v1."""
 
@@ -141,20 +221,21 @@ class _ModelApi:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        path = request.scope["path"]
+        path = _read_target(request)
         posted, got = _POST_PATH.fullmatch(path), _GET_PATH.fullmatch(path)
         allowed = "POST" if posted else "GET"
         malformed = shorten(f"Malformed request: {request.method} {path}")
-        if (posted or got) and request.method != allowed:
+        match = posted or got
+        if match and match["name"] and request.method != allowed:
             return JSONResponse({"error": malformed}, 405, headers={"Allow": allowed})
         if posted:
             spec = _read_spec(posted)
             with self._memory.account() as account:
                 work = self._run(spec, posted["method"], await self._read_body(request, account))
                 return await _finish(request, work, self._options.max_seconds)
-        if got:
-            return self._describe(_read_spec(got), bool(got["metadata"]))
-        raise invalid("Missing model name in request." if path.rstrip("/") == "/v1/models" else malformed)
+        if got and request.method == "GET":
+            return self._describe(_read_spec(got), got["metadata"] == "metadata")
+        raise invalid(malformed)
 
     async def _read_body(self, request: Request, account: Account) -> bytes:
         limit = self._options.max_body_bytes
@@ -162,15 +243,24 @@ class _ModelApi:
         if int(request.headers.get("content-length", "0")) > limit:
             raise too_large
         body = bytearray()
+        num_received = 0
+        gunzip = zlib.decompressobj(_GZIP) if "gzip" in request.headers.get("content-encoding", "") else None
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 async for chunk in request.stream():
-                    account.take(len(chunk))
-                    body += chunk
-                    if len(body) > limit:
+                    num_received += len(chunk)
+                    # One byte more than is taken shows that there is more, without making it.
+                    part = gunzip.decompress(chunk, limit + 1 - len(body)) if gunzip else chunk
+                    account.take(len(part))
+                    body += part
+                    if max(num_received, len(body)) > limit:
                         raise too_large
+        except zlib.error as error:
+            raise invalid(_NO_GZIP) from error
         except TimeoutError as error:
             raise HTTPException(408, f"the request did not arrive within {_BODY_SECONDS:.0f} s") from error
+        if gunzip and (not gunzip.eof or gunzip.unused_data):
+            raise invalid(_NO_GZIP)
         return bytes(body)
 
     async def _run(self, spec: ModelSpec, method: str, body: bytes) -> Response:
@@ -183,8 +273,6 @@ class _ModelApi:
             waiting = prediction.submit(inputs)
             del body, request, inputs  # some times as large as what waits
             outputs = await asyncio.wrap_future(waiting)
-        if in_rows and not signature.is_batched:
-            _check_rows(outputs)
         is_large = sum(output.size for output in outputs.values()) > _LARGE_ANSWER_VALUES
         answer = await self._do(is_large, encode_outputs, outputs, in_rows)
         return Response(answer, media_type="application/json")
@@ -245,20 +333,19 @@ def _json(value: Any) -> Response:
 
 
 def _read_spec(match: re.Match[str]) -> ModelSpec:
-    version = match["version"]
-    if version is not None and (len(version) > 19 or int(version) > _MAX_INT64):
-        raise invalid(f"Failed to convert version: {version[:40]} to numeric.")
-    return ModelSpec(match["name"], None if version is None else int(version), match["label"])
+    number = None
+    if match["version"] is not None:
+        number = int(match["version"].lstrip("0")[:20] or "0")
+        if number > _MAX_INT64:
+            raise invalid(f"Failed to convert version: {match['version'][:40]} to numeric.")
+    if match["name"] is None:
+        raise invalid("Missing model name in request.")
+    label = match["label"]
+    return ModelSpec(unquote(match["name"]), number, None if label is None else unquote(label))
 
 
 def _make_unknown_signature(name: str) -> ServingError:
     return invalid(f'Serving signature name: "{name}" not found in signature def')
-
-
-def _check_rows(outputs: Arrays) -> None:
-    sizes = {len(output) if output.ndim else -1 for output in outputs.values()}
-    if len(sizes) > 1 or -1 in sizes:
-        raise ServingError(Code.INVALID_ARGUMENT, "the outputs have no common batch size; use 'inputs'")
 
 
 # === Page ===

@@ -129,7 +129,11 @@ def _make_call(function: Any) -> Callable[[Arrays], Arrays]:
     def call(arrays: Arrays) -> Arrays:
         try:
             outputs = function(**{name: tf.constant(array) for name, array in arrays.items()})
-            return {name: outputs[name].numpy() for name in sorted(outputs)}
+            # Of a single string NumPy makes no array by itself.
+            return {
+                name: np.asarray(outputs[name].numpy(), outputs[name].dtype.as_numpy_dtype)
+                for name in sorted(outputs)
+            }
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, Code.INTERNAL)
             raise ServingError(code, _find_reason(error.message)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from tfmlm.errors import UserError, first_line
 from tfmlm.export_layout import list_versions
 from tfmlm.preview.batching import Batcher
+from tfmlm.preview.metrics import Metrics, to_microseconds
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.servable import Servable
 from tfmlm.preview.status import Code, ServingError, invalid
@@ -68,9 +70,13 @@ class Versions:
     Args:
         folder: `saved_models/NAME`, with a folder for each version.
         options: settings of the server.
+
+    Attributes:
+        metrics: what is counted of loading and running.
     """
 
     def __init__(self, folder: Path, options: ServeOptions) -> None:
+        self.metrics = Metrics()
         self._folder = folder
         self._options = options
         self._loaded: dict[int, LoadedVersion] = {}
@@ -154,7 +160,7 @@ class Versions:
         Raises:
             ServingError: there is no such model, version or label.
         """
-        number = self._resolve_label(spec.label) if spec.label is not None else spec.version
+        number = self._resolve_version(spec)
         with self._changed:
             statuses = sorted(self._statuses.values(), key=lambda status: -status.number)
         if spec.name != self._options.name:
@@ -196,13 +202,15 @@ class Versions:
                 lambda: not any(version.num_leases for version in self._loaded.values()), seconds
             )
 
-    def _resolve_label(self, label: str) -> int:
-        if label not in self._options.labels:
-            raise invalid(f"Unrecognized servable version label: {label}")
-        return self._options.labels[label]
+    def _resolve_version(self, spec: ModelSpec) -> int | None:
+        if spec.label is None:
+            return spec.version
+        if spec.name != self._options.name or spec.label not in self._options.labels:
+            raise invalid(f"Unrecognized servable version label: {spec.label}")
+        return self._options.labels[spec.label]
 
     def _find(self, spec: ModelSpec) -> LoadedVersion:
-        number = self._resolve_label(spec.label) if spec.label is not None else spec.version
+        number = self._resolve_version(spec)
         wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         if spec.name == self._options.name and self._loaded:
             version = self._loaded.get(max(self._loaded) if number is None else number)
@@ -226,16 +234,20 @@ class Versions:
         if self._broken.get(number) == fingerprint:
             return False
         self._set_status(VersionStatus(number, State.LOADING))
+        start = time.monotonic()
         try:
             servable = Servable(folder, number)
         except Exception as error:  # noqa: BLE001 a broken file may raise anything
             reason = first_line(error)
             self._broken[number] = fingerprint
+            self.metrics.load_attempts.add(str(folder), "fail")
             self._set_status(VersionStatus(number, State.END, reason))
             logger.warning("version %d refused: %s", number, reason)
             return False
+        self.metrics.load_attempts.add(str(folder), "success")
+        self.metrics.load_latency.add(str(folder), amount=to_microseconds(time.monotonic() - start))
         options = self._options
-        batcher = Batcher(options.max_batch, options.max_waiting, options.max_answer_values)
+        batcher = Batcher(options.max_batch, options.max_waiting, options.max_answer_values, self.metrics)
         with self._changed:
             self._loaded[number] = LoadedVersion(servable, batcher)
             self._statuses[number] = VersionStatus(number, State.AVAILABLE)
