@@ -93,8 +93,8 @@ def _check_links(model_dir: Path) -> None:
     for path in model_dir.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(model_dir.resolve()):
             raise UserError(
-                f"{str(path)!r} is a link out of the model folder, to {str(path.resolve())!r}; remove it, or put "
-                "the file itself there"
+                f"{str(path)!r} is a link out of the model folder, to {str(path.resolve())!r}; remove it, or "
+                "put the file itself there"
             )
 
 

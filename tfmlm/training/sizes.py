@@ -1,4 +1,4 @@
-"""How large a model a configuration asks for: one that this machine cannot hold is refused before it is built.
+"""How large a model a configuration asks for: one that this machine cannot hold is refused, and not built.
 
 A `config.json` is a few bytes, whatever it asks for. Without this, ten million layers were hours of work.
 """
@@ -46,22 +46,24 @@ def check_size(model_config: PretrainedConfig) -> None:
         for name, value in _list_sizes(model_config):
             if 4 * value * hidden > memory:
                 raise UserError(
-                    f"model.config.{name} is {_show(value)}, which with hidden_size {_show(hidden)} needs more "
-                    f"than the {memory / 1e9:,.0f} GB of memory of this machine; check the configuration"
+                    f"model.config.{name} is {_show(value)}, which with hidden_size {_show(hidden)} needs "
+                    f"more than the {memory / 1e9:,.0f} GB of memory of this machine; check the configuration"
                 )
         num_parameters = estimate_parameters(model_config)
         if 4 * num_parameters > memory:
             raise UserError(
                 f"the {model_config.model_type} model has about {_show(num_parameters)} parameters by its "
-                f"configuration, and this machine has {memory / 1e9:,.0f} GB of memory; check num_hidden_layers, "
-                "hidden_size and the other sizes"
+                f"configuration, and this machine has {memory / 1e9:,.0f} GB of memory; check "
+                "num_hidden_layers, hidden_size and the other sizes"
             )
 
 
 def estimate_parameters(model_config: PretrainedConfig) -> int:
     """The parameters of the embeddings and of the layers' large matrices, to within a factor of two or so."""
     hidden = model_config.hidden_size
-    inner = getattr(model_config, "intermediate_size", None) or getattr(model_config, "hidden_dim", 4 * hidden)
+    inner = getattr(model_config, "intermediate_size", None) or getattr(
+        model_config, "hidden_dim", 4 * hidden
+    )
     layers = getattr(model_config, "num_hidden_groups", model_config.num_hidden_layers)  # ALBERT's are shared
     width = getattr(model_config, "embedding_size", None) or hidden
     positions = getattr(model_config, "max_position_embeddings", 0)
