@@ -533,7 +533,7 @@ def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
             raise pa.ArrowInvalid(f"column {repeated!r} is there more than once")
         for group in range(table.num_row_groups):
             size = _measure_group(table.metadata.row_group(group), wanted, file)
-            if size.average > data.max_text_bytes:
+            if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
             num_rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, size.longest_repeated)))
@@ -566,6 +566,9 @@ def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
             longest = max(_read_page_size(content, place) for place in dictionaries)
     return _GroupSize(group.num_rows, num_bytes / max(1, group.num_rows), min(longest, num_bytes))
 
+
+_PAGE_HEADERS_BYTES = 2**14
+"""What the headers of a column's pages take, beside its values."""
 
 _PAGE_HEADER_BYTES = 16
 

@@ -139,7 +139,17 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
                 f"tokenizer {name!r} has no {role}, which a masked language model needs; "
                 "use the tokenizer of a masked language model or train one (tokenizer.train_vocab_size)"
             )
+    most = count_ids(tokenizer)
+    if most > _MOST_IDS:
+        raise UserError(
+            f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; use "
+            "one whose numbers have no such gap"
+        )
     return tokenizer
+
+
+_MOST_IDS = 2**24
+"""Tables that are indexed by ids have a row for each number, whether it is a token or not."""
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
