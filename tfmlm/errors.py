@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import unicodedata
 
 from tfmlm.urls import hide_secrets_in
 
@@ -45,9 +46,26 @@ def in_one_line(error: Exception) -> str:
 
     File names, rows of data and answers of servers are part of messages, and may hold anything.
     """
-    line = hide_secrets_in(" ".join(str(error).splitlines()))
+    return escape_controls(hide_secrets_in(" ".join(str(error).splitlines())), keep="")
+
+
+# === What a terminal is given ===
+
+
+def escape_controls(text: str, keep: str = "\n") -> str:
+    """The text with escapes for what could command a terminal or hide there: controls, directions, no width.
+
+    Args:
+        text: it may hold anything, for it comes from files and servers too.
+        keep: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
+        letter
+        if letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 
+from tfmlm.errors import escape_controls
+
 
 def quieten_libraries(ignore_warnings: bool = True) -> None:
     """Silences TensorFlow, transformers, datasets and drivers of fsspec; errors still come as exceptions.
@@ -55,10 +57,19 @@ def quieten_hub() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
+class _EscapedLines(logging.Formatter):
+    """Lines in which names from files cannot command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
+
+
 def show_progress_lines() -> None:
     """Prints what the `tfmlm` logger says, one plain line a message, to standard error."""
     logger = logging.getLogger("tfmlm")
-    logger.handlers = [logging.StreamHandler()]
+    handler = logging.StreamHandler()
+    handler.setFormatter(_EscapedLines())
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     # With a handler there, a library's `basicConfig` does nothing; else it would print each line again.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -19,6 +19,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.inside import stays_inside
 
 MANIFEST_NAME = "manifest.json"
 """In a folder that was put there: the sizes of its files in bytes, by their names."""
@@ -132,11 +133,13 @@ def bring_folder(address: str, folder: Path) -> None:
     """Copies a remote folder here, by its manifest if it has one.
 
     Raises:
-        UserError: a file is missing or of another size than the manifest says.
+        UserError: a file is missing or of another size than the manifest says, or would lie elsewhere here.
         tf.errors.OpError: it cannot be read.
     """
     sizes = read_sizes(address)
     for name in _walk(address) if sizes is None else sizes:
+        if not stays_inside(name):
+            raise UserError(f"{address!r} is damaged: its files lie elsewhere, {name!r} for one")
         is_there = bring_file(posixpath.join(address, name), folder / name)
         size = (folder / name).stat().st_size if is_there else 0
         if sizes is not None and size != sizes[name]:

@@ -311,6 +311,6 @@ def test_lists_too_deep_to_follow_are_a_bad_row() -> None:
     deep: object = "a"
     for _ in range(5000):
         deep = [deep]
-    bad = files._to_text({"text": deep}, ["text"])
+    bad = files._to_text({"text": deep}, ["text"], 2**24)
     assert isinstance(bad, files.BadRow)
     assert "recursion" in bad.reason

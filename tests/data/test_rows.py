@@ -87,7 +87,9 @@ def test_a_bad_item_of_a_json_list(tmp_path: Path) -> None:
 
 def test_a_json_list_that_is_cut_off(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '[{"text": "a"},\n{"text": "b"}')
-    assert_one_bad_row(read_file(path, "json"), path, 1, "not a valid JSON list")
+    items = read_file(path, "json")
+    assert texts_of(items) == ["a", "b"]  # it is read item by item
+    assert_one_bad_row(items, path, 3, "not a valid JSON list")
 
 
 # === CSV ===

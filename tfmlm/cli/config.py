@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-from tfmlm.cli.shared import add_overrides
+from tfmlm.cli.shared import add_overrides, show
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +22,7 @@ def _config(options: argparse.Namespace) -> int:
     if options.config is None:
         print(describe_keys())
     else:
-        print(dump_config(load_config(options.config, options.overrides)), end="")
+        show(dump_config(load_config(options.config, options.overrides)).removesuffix("\n"))
     return 0
 
 

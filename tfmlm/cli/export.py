@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tfmlm.cli.shared import add_trained_model, start_libraries
+from tfmlm.cli.shared import add_trained_model, show, start_libraries
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,5 +20,5 @@ def _export(options: argparse.Namespace) -> int:
     from tfmlm.run import export_run
 
     export = export_run(*load_trained(options.model, options.overrides))
-    print("\n".join([export.address, *(f"note: {note}" for note in export.notes)]))
+    show("\n".join([export.address, *(f"note: {note}" for note in export.notes)]))
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -114,6 +115,7 @@ def run_command(options: argparse.Namespace) -> int:
         it prints, 143 if it was told to end.
     """
     try:
+        _check_streams()
         exit_code = _call(options)
         sys.stdout.flush()
     except (UserError, PreemptedError, WorkerLostError) as error:
@@ -129,13 +131,13 @@ def run_command(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 - all that no one has foreseen
-        full = describe_full_disk(
+        lacking = describe_full_disk(
             error, f"the same command {_GOES_ON}" if _goes_on(options) else "run the same command again"
-        )
-        if full is None or options.debug:
+        ) or _describe_memory(error)
+        if lacking is None or options.debug:
             traceback.print_exception(error)
-        if full is not None:
-            return _end_with_a_line(UserError(full))
+        if lacking is not None:
+            return _end_with_a_line(UserError(lacking))
         print("tfmlm: this is a bug in tfmlm; please report it with the lines above", file=sys.stderr)
         return os.EX_SOFTWARE
     return exit_code
@@ -151,6 +153,32 @@ def _call(options: argparse.Namespace) -> int:
                 f"tokenizer fails on a text ({first_line(error)}); mend its tokenizer.json, or use another"
             ) from error
         raise
+
+
+def _check_streams() -> None:
+    """Refuses a standard output that is closed (`>&-`), into whose number the next open file would come."""
+    for number, flags in ((0, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, flags), number)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    if sys.stdout is None:
+        raise UserError("the standard output is closed; give it a file or a terminal, or >/dev/null")
+
+
+_OF_MEMORY = re.compile("cannot allocate|failed to map|can't start new thread|std::bad_alloc|OOM when", re.I)
+"""What the system and the libraries say where memory, or `ulimit -v`, does not suffice."""
+
+
+def _describe_memory(error: Exception) -> str | None:
+    if not isinstance(error, MemoryError) and not _OF_MEMORY.search(str(error)):
+        return None
+    return (
+        f"there is not enough memory ({first_line(error)}); use a smaller model, batch or block, or raise "
+        "the limit (ulimit -v)"
+    )
 
 
 def _goes_on(options: argparse.Namespace) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from tfmlm.cli.shared import add_texts, deliver, describe_masks, start_libraries
+from tfmlm.cli.shared import add_texts, deliver, describe_masks, note, start_libraries
 from tfmlm.errors import UserError
 from tfmlm.inference.texts import read_texts
 
@@ -38,8 +37,8 @@ def _predict(options: argparse.Namespace) -> int:
         predictor = load_predictor(options.model, 5 if options.top_k is None else options.top_k)
     else:
         predictor, targets = load_target_predictor(options.model, options.targets.split(","), options.top_k)
-        for note in targets.notes:
-            print(f"tfmlm: {note}", file=sys.stderr)
+        for line in targets.notes:
+            note(line)
     as_json = options.json or options.output
     deliver(
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tfmlm.cli.shared import add_overrides, start_libraries
+from tfmlm.cli.shared import add_overrides, show, start_libraries
 from tfmlm.errors import UserError
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
@@ -45,7 +45,7 @@ def _prepare(options: argparse.Namespace) -> int:
     manifest, notes = prepare_shards(
         config, folder, options.blocks_per_shard, options.runner, options.beam_flags
     )
-    print(describe_shards(folder, manifest, notes))
+    show(describe_shards(folder, manifest, notes))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from tfmlm.cli.shared import add_trained_model
+from tfmlm.cli.shared import add_trained_model, show
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,5 +24,5 @@ def _push(options: argparse.Namespace) -> int:
     show_progress_lines()
     config, model_dir = load_trained(options.model, options.overrides)
     command = shlex.join(["tfmlm", "push", str(options.model), *options.overrides])
-    print(push_model(model_dir, config.hub, command))
+    show(push_model(model_dir, config.hub, command))
     return 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfmlm.cli.shared import describe_masks
+from tfmlm.cli.shared import describe_masks, note, show
 from tfmlm.client.options import ClientOptions
+from tfmlm.errors import escape_controls
 from tfmlm.inference.texts import read_stdin, take_batches
 
 if TYPE_CHECKING:  # the client's libraries wait until the command is run
@@ -104,11 +104,11 @@ def _read_texts(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _print(filled: FilledText, *, as_json: bool) -> None:
-    note = filled.note or ("" if filled.masks else "the text has no mask")
+    remark = filled.note or ("" if filled.masks else "the text has no mask")
     if as_json:
-        print(json.dumps(filled.masks), flush=True)
-        if note:
-            print(f"tfmlm: {filled.text!r}: {note}", file=sys.stderr)
+        show(json.dumps(filled.masks))
+        if remark:
+            note(f"{filled.text!r}: {remark}")
     else:
-        lines = [*describe_masks(filled.text, filled.masks), *([f"  note: {note}"] if note else [])]
-        print("\n".join(lines), flush=True)
+        remarks = [f"  note: {escape_controls(remark, keep='')}"] if remark else []
+        show("\n".join([*describe_masks(filled.text, filled.masks), *remarks]))

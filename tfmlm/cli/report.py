@@ -7,7 +7,7 @@ import posixpath
 import tempfile
 from pathlib import Path
 
-from tfmlm.cli.shared import start_libraries
+from tfmlm.cli.shared import show, start_libraries
 from tfmlm.urls import is_url
 
 
@@ -28,7 +28,7 @@ def _report(options: argparse.Namespace) -> int:
         write_report(
             [_bring(name, Path(scratch, str(i))) for i, name in enumerate(options.runs)], options.output
         )
-    print(options.output)
+    show(str(options.output))
     return 0
 
 

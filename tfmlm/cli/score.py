@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tfmlm.cli.shared import add_texts, deliver, start_libraries
+from tfmlm.errors import escape_controls
 from tfmlm.inference.texts import read_texts
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
@@ -44,4 +45,4 @@ def _score(options: argparse.Namespace) -> int:
 
 def describe_score(score: TextScore) -> str:
     """Score, tokens and text, in columns."""
-    return f"{score['score']:>10.3f}  {score['tokens']:>5}  {score['text']}"
+    return f"{score['score']:>10.3f}  {score['tokens']:>5}  {escape_controls(score['text'], keep='')}"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfmlm.cli.shared import show
 from tfmlm.errors import UserError
 from tfmlm.preview.options import ServeOptions, parse_labels
 from tfmlm.urls import is_url
@@ -81,7 +82,7 @@ def _serve(options: argparse.Namespace) -> int:
     show_progress_lines()
     from tfmlm.preview.server import serve
 
-    return serve(folder, settings, lambda running: print(describe_server(running), flush=True))
+    return serve(folder, settings, lambda running: show(describe_server(running)))
 
 
 def describe_server(running: Running) -> str:

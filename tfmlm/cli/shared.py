@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tfmlm.errors import escape_controls
 from tfmlm.inference.texts import write_lines
 from tfmlm.results import Candidate
 
@@ -39,20 +41,31 @@ def add_texts(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON line a text")
 
 
+def show(text: str) -> None:
+    """Prints text for people, at once."""
+    print(escape_controls(text), flush=True)
+
+
+def note(text: str) -> None:
+    """Prints a line for people to the error stream."""
+    print(f"tfmlm: {escape_controls(text, keep='')}", file=sys.stderr)
+
+
 def deliver(lines: Iterable[str], output: Path | None) -> None:
     """Prints each line when it is there, or writes them all into a file."""
     if output:
-        print(f"{write_lines(output, lines):,} texts -> {output}")
+        show(f"{write_lines(output, lines):,} texts -> {output}")
         return
     for line in lines:
-        print(line, flush=True)
+        show(line)
 
 
 def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[str]:
     """A text and, for each of its masks, the candidates with their probabilities."""
-    yield text
+    yield escape_controls(text, keep="")
     for number, candidates in enumerate(masks, start=1):
         words = ", ".join(
-            f"{candidate['token_str'].strip()} {candidate['score']:.0%}" for candidate in candidates
+            f"{escape_controls(candidate['token_str'].strip(), keep='')} {candidate['score']:.0%}"
+            for candidate in candidates
         )
         yield f"  {f'{number}. ' if len(masks) > 1 else ''}{words}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tfmlm.cli.shared import add_overrides, describe_masks, start_libraries
+from tfmlm.cli.shared import add_overrides, describe_masks, show, start_libraries
 from tfmlm.errors import UserError
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
@@ -29,7 +29,7 @@ def _train(options: argparse.Namespace) -> int:
 
     finished = run(config)
     if finished:
-        print(describe_run(finished), flush=True)
+        show(describe_run(finished))
     if finished and finished.unpushed:
         raise UserError(finished.unpushed)
     return 0

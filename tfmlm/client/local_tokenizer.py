@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from tokenizers import Tokenizer
 
 from tfmlm.client.answers import Answer
 from tfmlm.client.client import FilledText, FillMaskClient, check_texts
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
+from tfmlm.inside import find_inside, read_json
 from tfmlm.results import decode_filled, make_candidates
 
 
@@ -70,25 +70,26 @@ def load_local_tokenizer(folder: Path) -> LocalTokenizer:
     """Loads `tokenizer.json`, and the longest text from `tokenizer_config.json` if there is one.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, it is damaged, or it is a link out of the folder.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    whose = f"tokenizer {str(folder)!r}"
+    path = find_inside(folder, "tokenizer.json", whose)
+    if path is None:
         raise UserError(f"{str(folder)!r} has no tokenizer.json; give the folder of a model or a tokenizer")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error}") from error
+        raise UserError(f"{str(path)!r} cannot be read: {first_line(error)}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return LocalTokenizer(tokenizer, _read_max_length(folder / "tokenizer_config.json"))
+    return LocalTokenizer(tokenizer, _read_max_length(find_inside(folder, "tokenizer_config.json", whose)))
 
 
-def _read_max_length(path: Path) -> int | None:
-    if not path.is_file():
+def _read_max_length(path: Path | None) -> int | None:
+    if path is None:
         return None
     try:
-        length = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+        length = read_json(path).get("model_max_length")
         return None if length is None else int(length)
     except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
         raise UserError(f"{str(path)!r} cannot be read: {error}") from error

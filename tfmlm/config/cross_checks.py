@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any
 
+from tfmlm.config.licenses import LICENSES
 from tfmlm.config.schema import (
     FILE_SOURCES,
     Config,
@@ -79,8 +81,10 @@ def _check_hub(hub: HubConfig, data: DataConfig) -> None:
         raise UserError(
             f"hub.checkpoints is {hub.checkpoints!r}, where the model goes too; name another branch"
         )
-    if hub.license is not None and not re.fullmatch(r"[a-z0-9.-]+", hub.license):
-        raise UserError(f"hub.license is {hub.license!r}; it must be an identifier such as apache-2.0")
+    if hub.license is not None and hub.license not in LICENSES:
+        close = difflib.get_close_matches(hub.license.lower(), LICENSES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "it must be an identifier such as apache-2.0"
+        raise UserError(f"hub.license is {hub.license!r}; {hint} The Hub takes no others but `other`")
     for language in hub.language:
         if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
             raise UserError(f"hub.language holds {language!r}; it must hold codes such as en")

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
@@ -19,7 +20,8 @@ from yaml import YAMLError
 
 from tfmlm.config.cross_checks import check_config
 from tfmlm.config.schema import Config, list_keys
-from tfmlm.errors import UserError, first_line
+from tfmlm.errors import UserError, escape_controls, first_line
+from tfmlm.known_tokens import holds_token
 from tfmlm.urls import hide_secrets
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
@@ -41,9 +43,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or a key or a value is wrong; the message names it.
     """
+    for override in overrides or []:
+        _refuse_token(override.partition("=")[0], override)
     parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
     for part in parts:
-        _refuse_interpolation(part)
+        _refuse_secrets(part)
     try:
         settings = OmegaConf.merge(*parts)
     except (OmegaConfBaseException, TypeError) as error:
@@ -55,7 +59,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one, but for secrets in URLs."""
-    return OmegaConf.to_yaml(_escape(asdict(hide_secrets_of(config))))
+    text = OmegaConf.to_yaml(settings := _escape(asdict(hide_secrets_of(config))))
+    if escape_controls(text) == text:
+        return text
+    # YAML's own escapes, of all that is not ASCII.
+    return yaml.safe_dump(settings, default_flow_style=False, sort_keys=False)
 
 
 def hide_secrets_of(config: Config) -> Config:
@@ -77,25 +85,37 @@ def _escape(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def _refuse_interpolation(settings: DictConfig) -> None:
-    """Refuses `${...}`, before anything resolves it: `${oc.env:HF_TOKEN}` would end up in files."""
-    for key, value in _list_texts(OmegaConf.to_container(settings, resolve=False)):
-        if _INTERPOLATION.search(value):
+def _refuse_secrets(settings: DictConfig) -> None:
+    """Refuses tokens, and `${...}` before anything resolves it: `${oc.env:HF_TOKEN}` would end in files."""
+    for key, value in _list_values(OmegaConf.to_container(settings, resolve=False)):
+        _refuse_token(key, value)
+        if isinstance(value, str) and _INTERPOLATION.search(value):
             raise UserError(
                 f"config key {key}: {value!r} is an interpolation, which is never resolved; "
                 "write the value itself, or \\${ for these characters"
             )
 
 
-def _list_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a tree of mappings and lists, with its key, such as `data.train_files[0]`."""
+def _refuse_token(key: str, value: object) -> None:
+    """Refuses a known token, which would end up in `config.yaml`, on the card and on the Hub."""
+    if holds_token(key):
+        raise UserError("a config key is a token of this machine, which belongs into no configuration")
+    if holds_token(value):
+        raise UserError(
+            f"config key {key} holds a token of this machine, which would be written into files; leave it "
+            "out: tokens are taken from the environment or the login"
+        )
+
+
+def _list_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a tree of mappings and lists, with its key, such as `data.train_files[0]`."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _list_texts(item, f"{key}.{name}" if key else str(name))
+            yield from _list_values(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _list_texts(item, f"{key}[{number}]")
-    elif isinstance(value, str):
+            yield from _list_values(item, f"{key}[{number}]")
+    else:
         yield key, value
 
 
@@ -162,6 +182,8 @@ def _read_yaml(path: Path) -> DictConfig:
             f"config key {error.full_key}: {first_line(error)}; interpolations are never resolved: "
             "write the value itself, or \\${ for these characters"
         ) from error
+    except RecursionError:
+        raise UserError(f"config file {str(path)!r}: not valid YAML: it is nested too deeply") from None
     except (OmegaConfBaseException, *_VALUE_ERRORS) as error:
         raise UserError(
             f"config file {str(path)!r} has a value that cannot be read ({first_line(error)}); quote it"
@@ -179,6 +201,8 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(f"override {override!r} is not of the form section.key=value")
     try:
         return OmegaConf.from_dotlist(overrides)
+    except RecursionError:
+        raise UserError("override cannot be read: it is nested too deeply") from None
     except (OmegaConfBaseException, YAMLError, *_VALUE_ERRORS) as error:
         raise UserError(f"override cannot be read: {first_line(error)} in {' '.join(overrides)}") from error
 

@@ -121,6 +121,12 @@ class DataConfig:
         "what a row of a file does that cannot be read or has no such column: `error` stops and names "
         "it, `skip` leaves it out and counts it.",
     )
+    max_text_bytes: int = _key(
+        2**24,
+        "size of the longest row, in bytes of UTF-8; a longer one is a bad row, so that no file takes all "
+        "memory. A novel has about one million.",
+        POSITIVE,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,10 @@ Where a quick way gives the same rows as reading them one by one, it is taken, a
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 import re
-import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +24,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
+from tfmlm.data.compressed import READ_ERRORS, cut_rows, open_bytes
 from tfmlm.data.remote_files import open_remote_file
 from tfmlm.errors import UserError, first_line
 from tfmlm.urls import hide_secrets, is_url
@@ -110,6 +107,12 @@ def check_columns(schema: pa.Schema, data: DataConfig) -> None:
             raise UserError(f"data.text_column {name!r} holds {kind}, not text; {columns}")
 
 
+def holds_value(schema: pa.Schema, data: DataConfig) -> bool:
+    """Whether one of the configured columns that are there holds anything but nulls, or one is not there."""
+    row = pa.struct(list(schema))
+    return any(_find_type(row, name) != pa.null() for name in split_column_names(data))
+
+
 def _find_type(of: pa.DataType, name: str) -> pa.DataType | None:
     """What lies at a dotted name, lists passed through; None if nothing does."""
     of = _pass_lists(of)
@@ -172,12 +175,16 @@ def _match_keys(mapping: Iterable[str], name: str) -> list[tuple[str, str]]:
 
 _BATCH_ROWS = 1000
 
+_BATCH_BYTES = 1 << 28
+"""The most that the rows of a batch of Parquet may come to where one text stands in each of them."""
+
+BATCH_LETTERS = 1 << 22
+"""Characters of the texts of a batch, but for the last of them: long texts must not add up to memory."""
+
 _CHUNK_BYTES = 1 << 20
 
 _FIRST_ROWS = 10_000
 """Rows of JSON among which one must hold the configured column."""
-
-_READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 class BadRow(NamedTuple):
@@ -228,7 +235,7 @@ def read_batches(file: str, data: DataConfig) -> Iterator[Batch]:
         for batch in _READERS[data.source](file, data):
             yield _name_bad_rows(batch, name, num_rows + 1)
             num_rows += len(batch)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         yield [BadRow(name, num_rows + 1, _describe(error))]
 
 
@@ -244,13 +251,15 @@ def _name_bad_rows(batch: Batch, file: str, first_row: int) -> Batch:
 def _take_batches(rows: Iterator[str | BadRow]) -> Iterator[Batch]:
     """The last batch may be what came before an error."""
     batch: Batch = []
+    num_letters = 0
     try:
         for row in rows:
             batch.append(row)
-            if len(batch) == _BATCH_ROWS:
+            num_letters += len(row)
+            if len(batch) == _BATCH_ROWS or num_letters >= BATCH_LETTERS:
                 yield batch
-                batch = []
-    except _READ_ERRORS:
+                batch, num_letters = [], 0
+    except READ_ERRORS:
         yield batch
         raise
     yield batch
@@ -273,7 +282,7 @@ def find_schema(file: str, data: DataConfig) -> pa.Schema | None:
     """The columns of a file, as far as its first rows tell; None if none of these can be read."""
     try:
         return _SCHEMAS[data.source](file, data)
-    except (*_READ_ERRORS, RecursionError):
+    except (*READ_ERRORS, RecursionError):
         return None
 
 
@@ -292,41 +301,58 @@ def _bad(reason: str, is_whole: bool = False) -> BadRow:
 
 
 def _read_text(file: str, data: DataConfig) -> Iterator[Batch]:
-    with _open_text(file, encoding="utf-8") as lines:  # a byte order mark is text here
-        yield from _take_batches(map(_check_unicode, _SAMPLERS[data.sample_by](lines)))
+    most = data.max_text_bytes
+    cut_at = None if data.sample_by == "document" else most
+    with _open_text(file, cut_at, encoding="utf-8") as lines:  # a byte order mark is text here
+        texts = _SAMPLERS[data.sample_by](lines, most)
+        yield from _take_batches(map(_check_text, texts, repeat(most)))
 
 
 def _read_json(file: str, data: DataConfig) -> Iterator[Batch]:
-    to_text = partial(_to_text, names=split_column_names(data), skip_missing=data.on_bad_rows == "error")
-    yield from _take_batches(map(to_text, _read_objects(file)))
+    to_text = partial(
+        _to_text,
+        names=split_column_names(data),
+        most=data.max_text_bytes,
+        skip_missing=data.on_bad_rows == "error",
+    )
+    yield from _take_batches(map(to_text, _read_objects(file, data.max_text_bytes)))
 
 
-def _read_objects(file: str, is_peek: bool = False) -> Iterator[dict[str, Any] | str | BadRow]:
-    with _open_text(file) as lines:
+def _read_objects(file: str, most: int) -> Iterator[dict[str, Any] | str | BadRow]:
+    with _open_text(file, most) as lines:
         num_blank, first = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
-        if first.lstrip().startswith("["):
-            yield from (_peek_into_array if is_peek else _parse_array)(first + lines.read())
-        else:
-            yield from map(_parse_object, chain(repeat("", num_blank), [first], lines))
+        if not first.lstrip().startswith("["):
+            rows = chain(repeat("", num_blank), [first], lines)
+            yield from map(_parse_object, rows, repeat(most))
+            return
+    with _open_text(file) as letters:
+        yield from _parse_array(letters, most)
 
 
 def _read_csv(file: str, data: DataConfig) -> Iterator[Batch]:
-    names = split_column_names(data)
-    with _open_bytes(file) as content:
+    names, most = split_column_names(data), data.max_text_bytes
+    with open_bytes(file) as content:
         end = len(BOM_UTF8) if content.read(len(BOM_UTF8)) == BOM_UTF8 else 0
         content.seek(end)
         columns: list[str] = []
         for part in _read_plain_csv(content, names):
             columns, end = part.columns, end + part.num_bytes
-            yield part.texts
+            yield _check_lengths(part.texts, most)
         content.seek(end)
-        with _decode(content, newline="") as lines:
-            yield from _take_batches(_read_any_csv(lines, columns, names))
+        with _decode(cut_rows(content, most), newline="") as lines:
+            yield from _take_batches(_read_any_csv(lines, columns, names, most))
 
 
-def _read_any_csv(lines: TextIO, columns: list[str], names: list[str]) -> Iterator[str | BadRow]:
+def _check_lengths(texts: Batch, most: int) -> Batch:
+    """Texts of a chunk, which are long only where little is allowed."""
+    if most >= 2 * _CHUNK_BYTES:
+        return texts
+    return [text if isinstance(text, BadRow) else _check_text(text or "", most) for text in texts]
+
+
+def _read_any_csv(lines: TextIO, columns: list[str], names: list[str], most: int) -> Iterator[str | BadRow]:
     """Reads records one by one; the first is the header, if the columns are not known yet."""
-    rows = _read_records(lines)
+    rows = _read_records(lines, most)
     while not columns:  # empty lines may come before the header
         row = next(rows, None)
         if row is None:
@@ -341,7 +367,7 @@ def _read_any_csv(lines: TextIO, columns: list[str], names: list[str]) -> Iterat
         elif len(row) > len(columns):
             yield _bad(f"{len(row)} fields, and the header has {len(columns)}")
         else:
-            yield _to_text(dict(zip_longest(columns, row)), names)
+            yield _to_text(dict(zip_longest(columns, row)), names, most)
 
 
 def _number_repeated(header: list[str]) -> list[str]:
@@ -350,11 +376,45 @@ def _number_repeated(header: list[str]) -> list[str]:
     return [f"{name}.{before}" if before else name for name, before in zip(header, counts, strict=True)]
 
 
-def _read_records(lines: Iterable[str]) -> Iterator[list[str] | BadRow]:
+class _LinesOfRecords:
+    """Lines of CSV, of which no more than `most` characters are given for one record.
+
+    Of a longer record the rest is passed over, to the line in which its last quote closes.
+    """
+
+    def __init__(self, lines: Iterable[str], most: int) -> None:
+        self._lines = iter(lines)
+        self._most = most
+        self._num_letters = 0
+        self._num_quotes = 0
+
+    def begin_record(self) -> None:
+        self._num_letters = self._num_quotes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._count(next(self._lines))
+        if self._num_letters > self._most:
+            while self._num_quotes % 2 and self._count(next(self._lines, "")):
+                pass
+            raise csv.Error(_describe_longest(self._most))
+        return line
+
+    def _count(self, line: str) -> str:
+        self._num_letters += len(line)
+        self._num_quotes += line.count('"')
+        return line
+
+
+def _read_records(lines: Iterable[str], most: int) -> Iterator[list[str] | BadRow]:
     """The records of a CSV file; the reader goes on with the line after a broken one."""
     csv.field_size_limit(2**31 - 1)  # a text may be a book
-    records = csv.reader(lines, strict=True)
+    of_records = _LinesOfRecords(lines, most)
+    records = csv.reader(of_records, strict=True)
     while True:
+        of_records.begin_record()
         try:
             yield next(records)
         except StopIteration:
@@ -393,14 +453,15 @@ def _read_plain_csv(content: BinaryIO, names: list[str]) -> Iterator[_PlainRecor
     while True:
         try:
             more = content.read(_CHUNK_BYTES)
-        except _READ_ERRORS:
+        except READ_ERRORS:
             return  # what was read before this comes again, by row
         chunk = rest + more
         end = _find_end_of_plain(chunk, is_whole=not more)
         plain, rest = memoryview(chunk)[:end], chunk[end:]
         is_first = not columns
         if is_first:
-            header = next(_read_records(io.StringIO(str(plain, errors="surrogateescape"), newline="")), None)
+            text = io.StringIO(str(plain, errors="surrogateescape"), newline="")
+            header = next(_read_records(text, len(plain)), None)
             columns = _number_repeated(header) if isinstance(header, list) else []
         texts = _parse_plain_csv(plain, columns, names)
         if not texts:
@@ -470,28 +531,88 @@ def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
         repeated = next((column for column in wanted if columns.count(column) > 1), None)
         if repeated is not None:
             raise pa.ArrowInvalid(f"column {repeated!r} is there more than once")
-        for batch in table.iter_batches(_BATCH_ROWS, columns=wanted):
-            yield _to_texts(batch.select(wanted), names, empty)
+        for group in range(table.num_row_groups):
+            size = _measure_group(table.metadata.row_group(group), wanted, file)
+            if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
+                yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
+                continue
+            num_rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, size.longest_repeated)))
+            for batch in table.iter_batches(num_rows, row_groups=[group], columns=wanted):
+                yield _to_texts(batch.select(wanted), names, empty, data.max_text_bytes)
 
 
-def _to_texts(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any]) -> Batch:
+class _GroupSize(NamedTuple):
+    """What is known of a row group of Parquet before it is read.
+
+    Attributes:
+        num_rows: in it.
+        average: bytes of a row.
+        longest_repeated: bytes of the longest text that stands in the file once and may be that of every row.
+    """
+
+    num_rows: int
+    average: float
+    longest_repeated: int
+
+
+def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
+    num_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
+    dictionaries = [chunk.dictionary_page_offset for chunk in chunks if chunk.dictionary_page_offset]
+    longest = 0
+    if dictionaries:
+        with open_remote_file(file) if is_url(file) else Path(file).open("rb") as content:
+            longest = max(_read_page_size(content, place) for place in dictionaries)
+    return _GroupSize(group.num_rows, num_bytes / max(1, group.num_rows), min(longest, num_bytes))
+
+
+_PAGE_HEADERS_BYTES = 2**14
+"""What the headers of a column's pages take, beside its values."""
+
+_PAGE_HEADER_BYTES = 16
+
+_INT32_FIELD = 0x15
+"""Of Thrift's compact protocol: the next field, an int32."""
+
+
+def _read_page_size(content: BinaryIO, place: int) -> int:
+    """Bytes of a page once it is decompressed: the second field of its header, after its type.
+
+    https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+    """
+    content.seek(place)
+    header = content.read(_PAGE_HEADER_BYTES)
+    if len(header) < _PAGE_HEADER_BYTES or header[0] != _INT32_FIELD or header[2] != _INT32_FIELD:
+        raise pa.ArrowInvalid("a page of it begins with no header")
+    number = 0
+    for shift, byte in enumerate(header[3:8]):
+        number |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            break
+    return number >> 1  # zigzag, of a number that is not negative
+
+
+def _to_texts(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], most: int) -> Batch:
     """The texts of a batch, each on its own if there is one that Python cannot hold, such as a far date.
 
     Args:
         batch: the columns that the names may mean.
         names: dotted names.
         empty: a row of all columns.
+        most: bytes of a text.
     """
     try:
         if len(names) == 1 and batch.schema.names == names and batch.schema.types[0] in _STRINGS:
-            return [text or "" for text in batch.column(0).to_pylist()]
-        return [_to_text(empty | row, names) for row in batch.to_pylist()]
+            texts = [text or "" for text in batch.column(0).to_pylist()]
+            return texts if batch.nbytes <= most else [_check_text(text, most) for text in texts]
+        return [_to_text(empty | row, names, most) for row in batch.to_pylist()]
     except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
             kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not readable"
             return [_bad(f"{kind}: {_describe(error)}")]
         rows = (batch.slice(number, 1) for number in range(batch.num_rows))
-        return [text for row in rows for text in _to_texts(row, names, empty)]
+        return [text for row in rows for text in _to_texts(row, names, empty, most)]
 
 
 _READERS: dict[str, Callable[[str, DataConfig], Iterator[Batch]]] = {
@@ -502,34 +623,12 @@ _READERS: dict[str, Callable[[str, DataConfig], Iterator[Batch]]] = {
 }
 
 
-def _open_text(file: str, encoding: str = "utf-8-sig", newline: str | None = None) -> TextIO:
-    return _decode(_open_bytes(file), encoding, newline)
-
-
-_MAGIC_BYTES = 10
-
-_DECOMPRESSORS: dict[re.Pattern[bytes], Callable[[Any], Any]] = {
-    re.compile(rb"\x1f\x8b"): gzip.open,
-    re.compile(rb"BZh[1-9]1AY&SY"): bz2.open,
-    re.compile(rb"\xfd7zXZ\x00"): lzma.open,
-}
-"""By the first bytes of a file, which are in no text."""
-
-
-def _open_bytes(file: str) -> BinaryIO:
-    if is_url(file):
-        remote = open_remote_file(file)
-        start = remote.read(_MAGIC_BYTES)
-        remote.seek(0)
-        decompress = _find_decompressor(start)
-        return cast(BinaryIO, decompress(remote)) if decompress else remote
-    with Path(file).open("rb") as content:
-        decompress = _find_decompressor(content.read(_MAGIC_BYTES))
-    return cast(BinaryIO, decompress(file)) if decompress else Path(file).open("rb")
-
-
-def _find_decompressor(start: bytes) -> Callable[[Any], Any] | None:
-    return next((decompress for magic, decompress in _DECOMPRESSORS.items() if magic.match(start)), None)
+def _open_text(
+    file: str, cut_at: int | None = None, encoding: str = "utf-8-sig", newline: str | None = None
+) -> TextIO:
+    """Opens a file as lines, of which no more than one byte over `cut_at` is read."""
+    content = open_bytes(file)
+    return _decode(content if cut_at is None else cut_rows(content, cut_at), encoding, newline)
 
 
 @contextmanager
@@ -548,7 +647,9 @@ def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = No
     return io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline=newline)
 
 
-def _check_unicode(text: str) -> str | BadRow:
+def _check_text(text: str, most: int) -> str | BadRow:
+    if len(text) * 4 > most and _is_longer(text, most):
+        return _bad(_describe_longest(most))
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -556,14 +657,23 @@ def _check_unicode(text: str) -> str | BadRow:
     return text
 
 
+def _is_longer(text: str, most: int) -> bool:
+    """Whether a text has more than `most` bytes; ask only where it may have, for counting takes time."""
+    return len(text.encode("utf-8", "surrogatepass")) > most
+
+
+def _describe_longest(most: int) -> str:
+    return f"it has more than {most:,} bytes (data.max_text_bytes)"
+
+
 def _to_text(
-    row: dict[str, Any] | str | BadRow, names: list[str], skip_missing: bool = False
+    row: dict[str, Any] | str | BadRow, names: list[str], most: int, skip_missing: bool = False
 ) -> str | BadRow:
     if not isinstance(row, dict):
         return row
     try:
         text = row.get(names[0]) if _is_plain(names) else None
-        return _check_unicode(text if isinstance(text, str) else join_columns(row, names, skip_missing))
+        return _check_text(text if isinstance(text, str) else join_columns(row, names, skip_missing), most)
     except NoTextError as error:
         return _bad(str(error), is_whole=isinstance(error, NoColumnError))
     except RecursionError as error:
@@ -579,7 +689,9 @@ _decode_object = json.JSONDecoder().raw_decode
 """A third faster than `json.loads`, which looks for blanks on both sides."""
 
 
-def _parse_object(line: str) -> dict[str, Any] | str | BadRow:
+def _parse_object(line: str, most: int) -> dict[str, Any] | str | BadRow:
+    if len(line) * 4 > most and _is_longer(line, most):
+        return _bad(_describe_longest(most))
     if not line or line.isspace():
         return ""
     try:
@@ -591,25 +703,89 @@ def _parse_object(line: str) -> dict[str, Any] | str | BadRow:
     return row if isinstance(row, dict) else _bad("not a JSON object")
 
 
-def _parse_array(text: str) -> Iterable[dict[str, Any] | BadRow]:
+_BLANKS = re.compile(r"[ \t\n\r]*")
+
+_LONGEST_WORD_OF_JSON = 16
+"""Characters, and more, of what may be cut at the end of a chunk without being a string: `-Infinity`."""
+
+
+def _parse_array(letters: TextIO, most: int) -> Iterator[dict[str, Any] | BadRow]:
+    """The items of a JSON list one by one, up to the end or to what is wrong.
+
+    Args:
+        letters: the file.
+        most: bytes of an item, so that no more than that is held.
+    """
+    items = _ItemsOfArray(letters, most)
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return [_bad(f"not a valid JSON list: {_describe(error)}")]
-    return [_to_object(row) for row in rows]
-
-
-_ITEM = re.compile(r"[^\s,]")
-
-
-def _peek_into_array(text: str) -> Iterator[dict[str, Any] | BadRow]:
-    """The items of a JSON list one by one, up to the end or to what is wrong."""
-    start = text.index("[") + 1
-    with suppress(ValueError):
-        while True:
-            item = _ITEM.search(text, start)
-            row, start = _decode_object(text, item.start() if item else start)
+        for row in items:
             yield _to_object(row)
+    except (ValueError, RecursionError) as error:
+        yield _bad(f"not a valid JSON list: {_describe(error)}")
+
+
+class _ItemsOfArray:
+    """Reads a JSON list a chunk at a time."""
+
+    def __init__(self, letters: TextIO, most: int) -> None:
+        self._letters = letters
+        self._most = most
+        self._text = ""
+        self._place = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._expect("[")
+        if self._peek() == "]":
+            self._place += 1
+        else:
+            yield self._take_item()
+            while self._expect(",]") == ",":
+                yield self._take_item()
+        if self._peek():
+            raise ValueError("more follows its end")
+
+    def _read_more(self) -> bool:
+        chunk = self._letters.read(_CHUNK_BYTES)
+        self._text, self._place = self._text[self._place :] + chunk, 0
+        return bool(chunk)
+
+    def _peek(self) -> str:
+        """The next letter that is not blank; "" at the end."""
+        while True:
+            blanks = _BLANKS.match(self._text, self._place)
+            assert blanks
+            self._place = blanks.end()
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._read_more():
+                return ""
+
+    def _expect(self, letters: str) -> str:
+        letter = self._peek()
+        if not letter or letter not in letters:
+            raise ValueError(
+                f"{letter!r} stands where one of {letters!r} must" if letter else "it ends early"
+            )
+        self._place += 1
+        return letter
+
+    def _take_item(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                item, end = _decode_object(self._text, self._place)
+                # A number may go on in the next chunk.
+                if end < len(self._text) or not self._read_more():
+                    self._place = min(end, len(self._text))
+                    return item
+            except json.JSONDecodeError as error:
+                is_cut = error.msg.startswith("Unterminated") or (
+                    error.pos >= len(self._text) - _LONGEST_WORD_OF_JSON
+                )
+                if not is_cut or not self._read_more():
+                    raise
+            if _is_longer(self._text[self._place : -_CHUNK_BYTES], self._most):
+                raise ValueError(f"an item of it: {_describe_longest(self._most)}")
 
 
 def _to_object(row: Any) -> dict[str, Any] | BadRow:
@@ -623,8 +799,7 @@ def _to_object(row: Any) -> dict[str, Any] | BadRow:
 
 
 def _find_schema_of_text(file: str, data: DataConfig) -> pa.Schema | None:
-    del data
-    with _open_text(file, encoding="utf-8") as lines:
+    with _open_text(file, data.max_text_bytes, encoding="utf-8") as lines:
         return pa.schema({"text": pa.string()}) if next(lines, None) is not None else None
 
 
@@ -633,7 +808,7 @@ def _find_schema_of_json(file: str, data: DataConfig) -> pa.Schema | None:
     names = split_column_names(data)
     missing = set(names)
     example: dict[str, Any] = {}
-    for row in islice(_read_objects(file, is_peek=True), _FIRST_ROWS):
+    for row in islice(_read_objects(file, data.max_text_bytes), _FIRST_ROWS):
         if isinstance(row, dict):
             missing -= {
                 name for name in missing if any(isinstance(p, str) for p in _collect(row, name, name))
@@ -671,9 +846,8 @@ _JSON_TYPES = {
 
 
 def _find_schema_of_csv(file: str, data: DataConfig) -> pa.Schema | None:
-    del data
-    with _open_text(file, newline="") as lines:
-        rows = filter(None, _read_records(lines))
+    with _open_text(file, data.max_text_bytes, newline="") as lines:
+        rows = filter(None, _read_records(lines, data.max_text_bytes))
         header, first = next(rows, None), next(rows, None)
     if not isinstance(header, list) or first is None:
         return None
@@ -697,27 +871,30 @@ _SCHEMAS: dict[str, Callable[[str, DataConfig], pa.Schema | None]] = {
 # === What one text of a text file is ===
 
 
-def _sample_lines(lines: TextIO) -> Iterator[str]:
+def _sample_lines(lines: TextIO, most: int) -> Iterator[str]:
+    del most  # no line is longer
     return (line.removesuffix("\n") for line in lines)
 
 
-def _sample_paragraphs(lines: TextIO) -> Iterator[str]:
-    """Paragraphs end at an empty line, as `datasets` has it."""
+def _sample_paragraphs(lines: TextIO, most: int) -> Iterator[str]:
+    """Paragraphs end at an empty line, as `datasets` has it; of a long one, enough to tell is kept."""
     paragraph: list[str] = []
+    num_letters = 0
     for line in lines:
-        if line == "\n" and paragraph and paragraph[-1].endswith("\n"):
+        if line == "\n" and paragraph:
             yield "".join(paragraph).removesuffix("\n")
-            paragraph = []
-        else:
+            paragraph, num_letters = [], 0
+        elif num_letters <= most + 1:
             paragraph.append(line)
+            num_letters += len(line)
     yield "".join(paragraph)
 
 
-def _sample_document(lines: TextIO) -> Iterator[str]:
-    yield lines.read()
+def _sample_document(lines: TextIO, most: int) -> Iterator[str]:
+    yield lines.read(most + 1)
 
 
-_SAMPLERS: dict[str, Callable[[TextIO], Iterator[str]]] = {
+_SAMPLERS: dict[str, Callable[[TextIO, int], Iterator[str]]] = {
     "document": _sample_document,
     "line": _sample_lines,
     "paragraph": _sample_paragraphs,

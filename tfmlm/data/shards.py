@@ -26,6 +26,8 @@ from tfmlm.data.files import BadRow
 from tfmlm.data.packing import Columns
 from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError, first_line
+from tfmlm.inside import stays_inside
+from tfmlm.urls import is_url
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
@@ -278,13 +280,19 @@ def open_tokenizer(folder: str, manifest: Manifest) -> PreTrainedTokenizerFast:
         UserError: it is missing or another one.
     """
     source = posixpath.join(folder, _TOKENIZER_NAME)
-    with tempfile.TemporaryDirectory() as local:
-        try:
-            for name in tf.io.gfile.listdir(source):
-                tf.io.gfile.copy(posixpath.join(source, name), str(Path(local, name)))
-        except tf.errors.OpError as error:
-            raise UserError(f"{source!r} cannot be read; run `tfmlm prepare` again") from error
-        tokenizer = load_tokenizer(local)
+    if is_url(source):
+        with tempfile.TemporaryDirectory() as local:
+            try:
+                for name in tf.io.gfile.listdir(source):
+                    if stays_inside(name):
+                        tf.io.gfile.copy(posixpath.join(source, name), str(Path(local, name)))
+            except tf.errors.OpError as error:
+                raise UserError(f"{source!r} cannot be read; run `tfmlm prepare` again") from error
+            tokenizer = load_tokenizer(local)
+    elif Path(source).is_dir():
+        tokenizer = load_tokenizer(source)  # a copy would follow links out of it
+    else:
+        raise UserError(f"{source!r} cannot be read; run `tfmlm prepare` again")
     if fingerprint_tokenizer(tokenizer) != manifest.tokenizer_fingerprint:
         raise UserError(
             f"{source!r} is not the tokenizer that made the shards beside it; run `tfmlm prepare` again"

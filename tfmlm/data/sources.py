@@ -6,7 +6,7 @@ import glob
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +18,15 @@ from fsspec.core import strip_protocol
 
 from tfmlm.config import FILE_SOURCES, DataConfig
 from tfmlm.data.cache import hash_once
+from tfmlm.data.compressed import COMPRESSED_SUFFIXES
 from tfmlm.data.files import (
+    BATCH_LETTERS,
     BadRow,
     Batch,
     check_columns,
     find_bad_row,
     find_schema,
+    holds_value,
     read_batches,
     select_texts,
     split_column_names,
@@ -36,11 +39,9 @@ from tfmlm.model_names import advise_offline
 from tfmlm.urls import hide_secrets, is_url
 
 _SUFFIXES = {
-    "csv": (".csv", ".csv.gz"),
-    "json": (".json", ".jsonl", ".json.gz", ".jsonl.gz"),
-    "parquet": (".parquet",),
-    "text": (".txt", ".txt.gz", ".md"),
-}
+    source: tuple(f"{suffix}{packed}" for suffix in suffixes for packed in COMPRESSED_SUFFIXES)
+    for source, suffixes in {"csv": [".csv"], "json": [".json", ".jsonl"], "text": [".txt", ".md"]}.items()
+} | {"parquet": (".parquet",)}
 """Files that a folder stands for."""
 
 _OWN_VALIDATION_SPLIT = "validation"
@@ -123,8 +124,12 @@ def _open_files(data: DataConfig, files: list[str]) -> TextStream:
 
 
 def _check_files(data: DataConfig, files: list[str]) -> None:
-    """Checks the columns of the first file that has rows."""
-    schema = next((schema for file in files if (schema := find_schema(file, data))), None)
+    """Checks the columns of the first file that has rows with a value."""
+    schemas = (schema for file in files if (schema := find_schema(file, data)))
+    first = schema = next(schemas, None)
+    while schema is not None and not holds_value(schema, data):  # a file of nulls tells nothing
+        schema = next(schemas, None)
+    schema = schema or first
     if schema is None:
         bad_row = find_bad_row(files, data)
         raise _explain_files(data, str(bad_row or f"{', '.join(map(hide_secrets, files))}: it holds no row"))
@@ -199,13 +204,20 @@ def _part(batch: Batch) -> tuple[list[str], list[BadRow]]:
 
 
 def _even_out(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The same texts in batches of `TEXTS_A_BATCH`."""
-    texts = chain.from_iterable(batches)
-    return iter(lambda: list(islice(texts, TEXTS_A_BATCH)), [])
+    """The same texts in batches of `TEXTS_A_BATCH`, or fewer long ones."""
+    batch: list[str] = []
+    num_letters = 0
+    for text in chain.from_iterable(batches):
+        batch.append(text)
+        num_letters += len(text)
+        if len(batch) == TEXTS_A_BATCH or num_letters >= BATCH_LETTERS:
+            yield batch
+            batch, num_letters = [], 0
+    yield batch
 
 
 def _hash_files(files: list[str], data: DataConfig) -> str:
-    settings = f"{data.source} {data.text_column} {data.sample_by} {data.on_bad_rows}"
+    settings = f"{data.source} {data.text_column} {data.sample_by} {data.on_bad_rows} {data.max_text_bytes}"
     fingerprint = xxhash.xxh3_128(settings.encode())
     for file in files:
         identity = identify_remote_file(file) if is_url(file) else hash_once(Path(file))

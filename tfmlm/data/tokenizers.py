@@ -22,6 +22,7 @@ from tokenizers import models
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.inside import find_inside, read_json
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ elsewhere they would take another token for padding, and PyTorch's would compute
 # === Files ===
 
 _DATA_FILES = (
-    *("tokenizer.json", "added_tokens.json", "config.json"),
+    *("tokenizer.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt"),
     *("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "tokenizer.model"),
 )
-"""Read by the fast tokenizers of transformers, and `config.json` for the class of one that does not say."""
+"""Read by the fast tokenizers of transformers."""
 
 _SPECIAL_TOKENS = frozenset(
     {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
@@ -64,8 +65,13 @@ _BOOKKEEPING = frozenset(
 )
 """Keys that well-known tokenizers carry and that a masked language model does without; left out unsaid."""
 
-_METADATA = {"tokenizer_config.json": _SETTINGS, "special_tokens_map.json": _SPECIAL_TOKENS}
-"""Files whose keys become keyword arguments, and the keys that may."""
+_METADATA = {
+    "tokenizer_config.json": _SETTINGS,
+    "special_tokens_map.json": _SPECIAL_TOKENS,
+    "config.json": frozenset({"model_type", "tokenizer_class", "auto_map"}),
+}
+"""Files whose keys become keyword arguments, and the keys that may. The model's configuration tells the class
+of a tokenizer that does not say; it may name another file to be read for it (`configuration_files`)."""
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
@@ -102,41 +108,23 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
 
 def _copy_what_is_known(folder: Path, known: Path, name: str) -> None:
     """Links the data files into `known`, and writes the metadata without unknown keys."""
+    whose = f"tokenizer {name!r}"
     for file_name in _DATA_FILES:
-        file = _find_inside(folder, file_name, name)
+        file = find_inside(folder, file_name, whose)
         if file:
             (known / file_name).symlink_to(file)
     for file_name, allowed in _METADATA.items():
-        file = _find_inside(folder, file_name, name)
+        file = find_inside(folder, file_name, whose)
         if file:
-            metadata = _keep_known(json.loads(file.read_text(encoding="utf-8")), allowed, file_name, name)
+            metadata = _keep_known(read_json(file), allowed, file_name, name)
             (known / file_name).write_text(json.dumps(metadata), encoding="utf-8")
-
-
-def _find_inside(folder: Path, file_name: str, name: str) -> Path | None:
-    """The file of that name, resolved; None if there is none.
-
-    Raises:
-        UserError: it is a link to a place outside the folder; the Hub's own cache links to its `blobs`.
-    """
-    file = (folder / file_name).resolve()
-    if not file.is_file():
-        return None
-    root = folder.resolve()
-    roots = [root] + [root.parents[1] / "blobs"] * (root.parent.name == "snapshots")
-    if not any(file.is_relative_to(each) for each in roots):
-        raise UserError(
-            f"tokenizer {name!r}: {file_name} is a link out of its folder, to {str(file)!r}; "
-            "put the file itself there"
-        )
-    return file
 
 
 def _keep_known(metadata: Any, allowed: frozenset[str], file_name: str, name: str) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise TypeError(f"{file_name} holds no mapping")
     unknown = [key for key in metadata if key not in allowed | _BOOKKEEPING]
-    if unknown:
+    if unknown and file_name != "config.json":  # which is there for the model
         _LOGGER.warning("tokenizer %s: %s leaves out %s", name, file_name, ", ".join(map(repr, unknown)))
     return {key: value for key, value in metadata.items() if key in allowed}
 
@@ -151,7 +139,17 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
                 f"tokenizer {name!r} has no {role}, which a masked language model needs; "
                 "use the tokenizer of a masked language model or train one (tokenizer.train_vocab_size)"
             )
+    most = count_ids(tokenizer)
+    if most > _MOST_IDS:
+        raise UserError(
+            f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; use "
+            "one whose numbers have no such gap"
+        )
     return tokenizer
+
+
+_MOST_IDS = 2**24
+"""Tables that are indexed by ids have a row for each number, whether it is a token or not."""
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -77,6 +77,7 @@ def interruptible() -> AbstractContextManager[None]:
 @contextmanager
 def _as_published(model_dir: Path) -> Iterator[Path]:
     """A folder of links to a model's files, in which the configuration names no local path."""
+    _check_links(model_dir)
     with tempfile.TemporaryDirectory() as scratch:
         folder = shutil.copytree(model_dir.resolve(), Path(scratch, "model"), copy_function=os.symlink)
         config_file = folder / RUN_CONFIG_NAME
@@ -85,6 +86,16 @@ def _as_published(model_dir: Path) -> Iterator[Path]:
             config_file.unlink()
             config_file.write_text(published, encoding="utf-8")
         yield folder
+
+
+def _check_links(model_dir: Path) -> None:
+    """Refuses a link out of the folder, which would publish what it leads to."""
+    for path in model_dir.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(model_dir.resolve()):
+            raise UserError(
+                f"{str(path)!r} is a link out of the model folder, to {str(path.resolve())!r}; remove it, or "
+                "put the file itself there"
+            )
 
 
 def _command_for(folder: RunFolder, hub: HubConfig) -> str:

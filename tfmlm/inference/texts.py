@@ -16,6 +16,9 @@ from tfmlm.errors import UserError
 
 T = TypeVar("T")
 
+_LONGEST_LINE_BYTES = 2**24
+"""So that memory does not grow with a line; no model takes a text of a thousandth of it."""
+
 _LONGEST_SHOWN = 60
 """Characters of a text in a message."""
 
@@ -89,8 +92,11 @@ def _read_file(path: Path) -> Iterator[GivenText]:
 
 def _read_lines(file: IO[bytes], name: str) -> Iterator[GivenText]:
     # As bytes: only \n ends a line, and a line that is not UTF-8 can be named.
-    for number, line in enumerate(file, start=1):
+    lines = iter(lambda: file.readline(_LONGEST_LINE_BYTES + 1), b"")
+    for number, line in enumerate(lines, start=1):
         place = f"{name} row {number}"
+        if len(line) > _LONGEST_LINE_BYTES:
+            raise UserError(f"{place} has more than {_LONGEST_LINE_BYTES:,} bytes; shorten it")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -101,7 +107,7 @@ def _read_lines(file: IO[bytes], name: str) -> Iterator[GivenText]:
 def _take_field(row: GivenText) -> GivenText:
     try:
         fields = json.loads(row.text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{row.place} is not JSON ({error}); write one object a line") from error
     text = fields.get("text") if isinstance(fields, dict) else None
     if not isinstance(text, str):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,14 +20,17 @@ from transformers import (
     PreTrainedTokenizerFast,
     TFPreTrainedModel,
 )
+from transformers.utils import cached_file
 
 from tfmlm.config import Config
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
+from tfmlm.inside import find_inside, read_json
 from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
 from tfmlm.training.layers import check_rematerialized
+from tfmlm.training.sizes import check_counts, check_size
 from tfmlm.training.weights import Diagnosis, list_weight_files, name_as_pytorch, read_weights
 
 _LOGGER = logging.getLogger(__name__)
@@ -185,20 +189,51 @@ def _fetch_weights(name_or_path: str) -> Path:
 
 
 def _read_config(name_or_path: str) -> PretrainedConfig:
+    """Reads `config.json` without the library's loader, which opens other files that it may name."""
     if Path(name_or_path).is_dir() and not Path(name_or_path, "config.json").exists():
         raise UserError(f"model folder {name_or_path!r} has no config.json; give a Hugging Face model folder")
     try:
-        model_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    except (OSError, *_MISFITS) as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"model {name_or_path!r} needs code of its own (auto_map), which is never run; "
-                "use a model type that transformers has"
-            ) from error
+        fields = _read_fields(name_or_path)
+        model_type = fields.get("model_type") or _guess_model_type(name_or_path)
+        if model_type not in CONFIG_MAPPING:
+            raise ValueError(f"its model_type is {model_type!r}, which transformers does not have")
+        check_counts(fields)
+        model_config: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(
+            fields, name_or_path=name_or_path
+        )
+    except (OSError, RecursionError, *_MISFITS) as error:
         raise UserError(
             f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}{advise_offline()}"
         ) from error
     return model_config
+
+
+def _read_fields(name_or_path: str) -> dict[str, Any]:
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        file = find_inside(folder, "config.json", f"model {name_or_path!r}")
+    else:
+        file = cached_file(name_or_path, "config.json")
+    if file is None:
+        raise ValueError("config.json is no file")
+    fields = read_json(Path(file))
+    if not isinstance(fields, dict):
+        raise TypeError("config.json holds no mapping")
+    methods = [name for name in fields if callable(getattr(PretrainedConfig, name, None))]
+    if methods:
+        raise ValueError(f"config.json has {methods[0]!r}, which is no field")
+    if "auto_map" in fields and fields.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"model {name_or_path!r} needs code of its own (auto_map), which is never run; "
+            "use a model type that transformers has"
+        )
+    return {name: value for name, value in fields.items() if name != "configuration_files"}
+
+
+def _guess_model_type(name_or_path: str) -> str | None:
+    """As the library does, from the name of a model that was saved before there was a `model_type`."""
+    types = sorted(CONFIG_MAPPING, key=len, reverse=True)
+    return next((model_type for model_type in types if model_type in name_or_path), None)
 
 
 def _make_from_config(config: Config, tokenizer: PreTrainedTokenizerFast) -> TFPreTrainedModel:
@@ -257,9 +292,10 @@ def _override(model_config: PretrainedConfig, fields: dict[str, object]) -> Pret
     return model_config
 
 
-def _check_fields(model_config: PretrainedConfig, names: Iterable[str]) -> None:
+def _check_fields(model_config: PretrainedConfig, fields: Mapping[str, object]) -> None:
+    check_counts(fields)
     known = model_config.to_dict().keys() | FURTHER_FIELDS.get(model_config.model_type, set())
-    for name in names:
+    for name in fields:
         if name not in known:
             raise UserError(
                 f"model.config.{name} is not a field of {model_config.model_type}{_suggest(name, known)}"
@@ -278,6 +314,7 @@ def _check_head(model_config: PretrainedConfig) -> None:
             "use one such as bert, roberta, distilbert, albert, electra, camembert, xlm-roberta or mpnet"
         )
     check_architecture(model_config)
+    check_size(model_config)
 
 
 def _check_block_size(model_config: PretrainedConfig, block_size: int) -> None:

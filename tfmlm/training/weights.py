@@ -33,6 +33,7 @@ from transformers.modeling_tf_pytorch_utils import TransposeType, convert_tf_wei
 from transformers.utils import TF2_WEIGHTS_INDEX_NAME, TF2_WEIGHTS_NAME
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.inside import find_inside, read_json, stays_inside
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -225,26 +226,27 @@ def list_weight_files(folder: Path) -> list[Path]:
     """The files that hold a model's weights: safetensors before h5, and of each the single file first.
 
     Raises:
-        UserError: an index names a file that is not there.
+        UserError: an index names a file that is not there, or a file is a link out of the folder.
     """
     for single, index in (
         (SAFETENSORS_SINGLE_FILE, SAFETENSORS_INDEX_FILE),
         (TF2_WEIGHTS_NAME, TF2_WEIGHTS_INDEX_NAME),
     ):
-        if (folder / single).exists():
+        if find_inside(folder, single, f"model {str(folder)!r}"):
             return [folder / single]
-        if (folder / index).exists():
+        if find_inside(folder, index, f"model {str(folder)!r}"):
             return _read_index(folder / index)
     return []
 
 
 def _read_index(path: Path) -> list[Path]:
     try:
-        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(path)["weight_map"].values())
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{str(path)!r} is no index of weights: {first_line(error)}") from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not (path.parent / name).is_file():
+        is_name = stays_inside(name) and "/" not in name
+        if not is_name or find_inside(path.parent, name, f"model {str(path.parent)!r}") is None:
             raise UserError(
                 f"{str(path)!r} names {name!r}, which is no file beside it; fetch the model again"
             )
@@ -285,6 +287,9 @@ def _open_h5(path: Path, files: ExitStack) -> _Opened:
         datasets: list[h5py.Dataset] = []
         file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
         for dataset in datasets:
+            # HDF5 would take its values from other files, of any kind; links to them are not followed.
+            if dataset.external or dataset.is_virtual:
+                raise ValueError(f"{dataset.name} lies in another file")
             parts = dataset.name.strip("/").split("/")
             key = "/".join(parts[2:] if parts[2:3] == parts[:1] else parts)
             yield key, dataset.shape, dataset.dtype.name, partial(dataset.__getitem__, ())
