@@ -59,7 +59,7 @@ def other_protocol(address: Address, reason: str) -> UserError | None:
         return UserError(f"{address} does not speak TLS; write {address.scheme.removesuffix('s')}://")
     if address.is_rest and "BadStatusLine(" in reason:
         return UserError(f"{address} does not speak HTTP; the port of gRPC is written grpc://HOST:PORT/NAME")
-    if not address.is_rest and "http1.x server" in reason:
+    if not address.is_rest and "Failed parsing HTTP/2" in reason:
         return UserError(
             f"{address} does not speak gRPC; the port of REST is written http://HOST:PORT/v1/models/NAME"
         )
