@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tfmlm.preview.metrics import Metrics, to_microseconds
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.signatures import Arrays, Signature
 from tfmlm.preview.status import ServingError, invalid
@@ -26,13 +24,11 @@ class Prediction:
         signature: what is run.
         version: whose it is.
         options: settings of the server.
-        metrics: where the time that it takes is counted.
     """
 
     signature: Signature
     version: LoadedVersion
     options: ServeOptions
-    metrics: Metrics
 
     def submit(self, inputs: Arrays) -> Future[Arrays]:
         """Checks the inputs and queues them.
@@ -46,18 +42,7 @@ class Prediction:
         self.version.servable.check(
             self.signature, inputs, self.options.max_texts, self.options.max_answer_values
         )
-        start = time.monotonic()
-        future = self.version.batcher.submit(self.signature, inputs)
-        future.add_done_callback(lambda done: self._count(done, start))
-        return future
-
-    def _count(self, done: Future[Arrays], start: float) -> None:
-        if not done.cancelled() and done.exception() is None:
-            seconds = time.monotonic() - start
-            # The labels are those of TensorFlow Serving's usual runtime, so that its dashboards find them.
-            self.metrics.runtime_latency.observe(
-                to_microseconds(seconds), self.options.name, "Predict", "TF1"
-            )
+        return self.version.batcher.submit(self.signature, inputs)
 
 
 class PredictionService:
@@ -94,4 +79,4 @@ class PredictionService:
                     f"Expected {_KINDS[method]} signature method_name to be tensorflow/serving/{method}. "
                     f"Was: {signature.method_name}"
                 )
-            yield Prediction(signature, version, self._options, self._versions.metrics)
+            yield Prediction(signature, version, self._options)
