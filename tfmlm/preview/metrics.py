@@ -96,7 +96,11 @@ def _join(labels: tuple[str, ...], values: tuple[str, ...]) -> str:
 class Metrics:
     """The metrics of a server; times are in microseconds.
 
+    Args:
+        model_name: name of the model.
+
     Attributes:
+        model_name: the same.
         request_count: requests, by model and code.
         request_latency: time from a request to its answer.
         runtime_latency: time from when a request is queued until the model has run.
@@ -108,7 +112,8 @@ class Metrics:
         run_count: runs of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model_name: str = "") -> None:
+        self.model_name = model_name
         serving, loading = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
         batching = serving + "batching_session:"
         self.request_count = Counter(serving + "request_count", "model_name", "status")
@@ -129,6 +134,6 @@ class Metrics:
 
     def render(self) -> str:
         """All of them in Prometheus' text format, sorted by name."""
-        metrics: list[Counter | Histogram] = [*vars(self).values()]
+        metrics = [item for item in vars(self).values() if isinstance(item, Counter | Histogram)]
         lines = [line for metric in sorted(metrics, key=lambda item: item.name) for line in metric.render()]
         return "\n".join(lines) + "\n"

@@ -84,7 +84,7 @@ def make_app(versions: Versions, options: ServeOptions, memory: Memory) -> Starl
     async def show_metrics(_request: Request) -> Response:
         return Response(versions.metrics.render(), headers={"Content-Type": "text/plain"})
 
-    api = _CountedApi(_ModelApi(versions, options, memory), versions.metrics, options.name)
+    api = _CountedApi(_ModelApi(versions, options, memory), versions.metrics)
     routes: list[BaseRoute] = [
         Route("/v1/{path:path}", api),
         Route("/V1/{path:path}", api),
@@ -153,10 +153,9 @@ _CODES = {
 class _CountedApi:
     """Counts requests, and how long those took that were answered."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, name: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.monotonic()
@@ -183,7 +182,8 @@ class _CountedApi:
         posted = _POST_PATH.fullmatch(target)
         match = posted or _GET_PATH.fullmatch(target)
         # Any other name is one: a client could ask for more names than the memory holds.
-        name = self._name if match and unquote(match["name"] or "") == self._name else ""
+        served = self._metrics.model_name
+        name = served if match and unquote(match["name"] or "") == served else ""
         self._metrics.request_count.add(name, _CODES.get(status, "INVALID_ARGUMENT"))
         if status == 200:
             method = posted["method"] if posted else ""

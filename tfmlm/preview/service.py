@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tfmlm.preview.memory import Memory, count_bytes
-from tfmlm.preview.metrics import Metrics, to_microseconds
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.signatures import Arrays, Signature
 from tfmlm.preview.status import ServingError, invalid
@@ -28,14 +26,12 @@ class Prediction:
         version: whose it is.
         options: settings of the server.
         memory: where the inputs are counted.
-        metrics: where the time that it takes is counted.
     """
 
     signature: Signature
     version: LoadedVersion
     options: ServeOptions
     memory: Memory
-    metrics: Metrics
 
     def submit(self, inputs: Arrays) -> Future[Arrays]:
         """Checks the inputs and queues them.
@@ -51,23 +47,13 @@ class Prediction:
         )
         num_bytes = count_bytes(inputs)
         self.memory.take(num_bytes)
-        start = time.monotonic()
         try:
             future = self.version.batcher.submit(self.signature, inputs)
         except ServingError:
             self.memory.give_back(num_bytes)
             raise
         future.add_done_callback(lambda _: self.memory.give_back(num_bytes))
-        future.add_done_callback(lambda done: self._count(done, start))
         return future
-
-    def _count(self, done: Future[Arrays], start: float) -> None:
-        if not done.cancelled() and done.exception() is None:
-            seconds = time.monotonic() - start
-            # The labels are those of TensorFlow Serving's usual runtime, so that its dashboards find them.
-            self.metrics.runtime_latency.observe(
-                to_microseconds(seconds), self.options.name, "Predict", "TF1"
-            )
 
 
 class PredictionService:
@@ -110,4 +96,4 @@ class PredictionService:
                     f"Expected {_KINDS[method]} signature method_name to be tensorflow/serving/{method}. "
                     f"Was: {signature.method_name}"
                 )
-            yield Prediction(signature, version, self._options, self._memory, self._versions.metrics)
+            yield Prediction(signature, version, self._options, self._memory)

@@ -76,7 +76,7 @@ class Versions:
     """
 
     def __init__(self, folder: Path, options: ServeOptions) -> None:
-        self.metrics = Metrics()
+        self.metrics = Metrics(options.name)
         self._folder = folder
         self._options = options
         self._loaded: dict[int, LoadedVersion] = {}
