@@ -243,7 +243,7 @@ PATHS = [
         SERVER + "RestApiRequestDispatcher::ProcessRequest",
         method="OPTIONS",
         headers={"Origin": "https://example.org"},
-        ours=Answer(405, MALFORMED),
+        ours=Answer(403),
         why="the preview is for this machine: no other site's page may ask it",
     ),
     Case(
