@@ -89,7 +89,7 @@ class Servable:
         name = request.model_spec.signature_name or "serving_default"
         signature = self.signatures.get(name)
         if signature is None:
-            raise invalid(f"there is no signature {name!r}, only {', '.join(self.signatures)}")
+            raise invalid(f"there is no signature {name!r}, only {', '.join(sorted(self.signatures))}")
         signature.call(read_predict_inputs(request, signature, max_values=2**22))
 
 
