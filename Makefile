@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 SMOKE := build/smoke/$(notdir $(VENV))
 FUZZ_SECONDS ?= 600
+FUZZED := tests/config/test_load.py tests/config/test_known_tokens.py tests/data/test_shard_fuzz.py \
+	tests/data/test_tokenizer_fuzz.py tests/training/test_config_fuzz.py tests/preview/test_rest_fuzz.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-long coverage test-pytorch architectures faults fuzz mutation smoke lint bench clean
@@ -41,8 +43,8 @@ architectures: $(VENV)/.installed-dev .venv-pytorch/.installed ## take every arc
 faults: $(VENV)/.installed-dev ## bring about every fault of the README's table, 20 kills among them, and print it
 	TFMLM_KILLS=20 $(BIN)/pytest -n 0 -m fault
 
-fuzz: $(VENV)/.installed-dev ## fuzz the configuration loader and the reader of shards, FUZZ_SECONDS (600) in all
-	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 2)) $(BIN)/pytest -n 0 -s tests/config/test_load.py tests/data/test_shard_fuzz.py
+fuzz: $(VENV)/.installed-dev ## fuzz what reads configurations, shards, tokenizers, models and requests, FUZZ_SECONDS (600) in all
+	TF_CPP_MIN_LOG_LEVEL=3 TFMLM_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / $(words $(FUZZED)))) $(BIN)/pytest -n 0 -s --show-capture=no $(FUZZED)
 
 mutation: $(VENV)/.installed-mutation ## change masking, packing, loss and checkpoints in one place at a time: do the tests notice?
 	$(BIN)/python -m tests.mutation $(ARGS)

@@ -68,6 +68,17 @@ def cut(name: str, share: float) -> Arrange:
     return arrange
 
 
+def link_out(name: str) -> Arrange:
+    """Puts a link in the place of a file, which then lies above its folder."""
+
+    def arrange(folder: Path) -> None:
+        path = folder / name
+        path.rename(folder / path.name)
+        path.symlink_to(folder / path.name)
+
+    return arrange
+
+
 def then(*arrangements: Arrange) -> Arrange:
     def arrange(folder: Path) -> None:
         for each in arrangements:
@@ -160,6 +171,17 @@ CONFIGURATION = [
         "is a list; it must hold sections",
         write("config.yaml", "- 1\n- 2\n"),
     ),
+    Case(
+        "lists in lists without end",
+        TRAIN,
+        "not valid YAML: exceeded maximum nesting depth",
+        write("config.yaml", "a: " + "[" * 200_000),
+    ),
+    Case(
+        "a license that the Hub does not know",
+        f"{TRAIN} hub.license=Apache2",
+        "hub.license is 'Apache2'; did you mean 'apache-2.0'?",
+    ),
     Case("a file that is no text", TRAIN, "config.yaml'", write("config.yaml", b"run: \xff\xfe")),
     Case("no file", "config {folder}/none.yaml", "does not exist; the shipped ones are in configs/"),
     Case("a folder as the file", "config {folder}", "cannot be read"),
@@ -237,6 +259,24 @@ DATA = [
     Case("broken JSON", JSON, "rows.jsonl", write("rows.jsonl", '{"text": "a"}\n{"text": \n')),
     Case("broken CSV", CSV, "rows.csv", write("rows.csv", 'text\na\n"b\n')),
     Case("gzip cut short", TRAIN, "texts.txt", write("texts.txt", gzip.compress(b"a text\n" * 9999)[:40])),
+    Case(
+        "a row that is too long",
+        f"{TRAIN} data.max_text_bytes=99",
+        "row 2: it has more than 99 bytes (data.max_text_bytes)",
+        write("texts.txt", "a\n" + "b" * 100 + "\n"),
+    ),
+    Case(
+        "an archive for a text",
+        f"{TRAIN} data.on_bad_rows=skip",
+        "texts.txt is a zip archive; unpack it",
+        write("texts.txt", b"PK\x03\x04" + bytes(30)),
+    ),
+    Case(
+        "Parquet for a text",
+        f"{TRAIN} data.on_bad_rows=skip",
+        "texts.txt is Parquet; set data.source=parquet",
+        write("texts.txt", b"PAR1" + bytes(30)),
+    ),
     Case("no Parquet", f"{TRAIN} data.source=parquet", "texts.txt"),
     Case("shards of no manifest", SHARDS, "holds no manifest.json", write("shards/a.tfrecord", "")),
     Case("a manifest that is no JSON", SHARDS, "cannot be read", write("shards/manifest.json", "{")),
@@ -305,6 +345,12 @@ TOKENIZER = [
         "has no mask_token",
         remove_mask_token,
     ),
+    Case(
+        "a tokenizer that is a link elsewhere",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/tokens",
+        "tokenizer.json is a link out of its folder",
+        link_out("tokens/tokenizer.json"),
+    ),
     Case("no tokenizer", f"{TRAIN} tokenizer.name_or_path={{folder}}", "holds no tokenizer"),
     Case("a file cut short", TRAIN, "holds no tokenizer", cut("model/vocab.json", 0.5)),
     Case("a tokenizer.json that is none", TRAIN, "holds no tokenizer", write("model/tokenizer.json", "[]")),
@@ -365,6 +411,30 @@ MODELS = [
         MODEL,
         "which is never run",
         change_json("model/config.json", model_type="mine", auto_map={"AutoConfig": "a.B"}),
+    ),
+    Case(
+        "more layers than anyone has",
+        MODEL,
+        "model.config.num_hidden_layers is 10,000,000; it must be at most 1000",
+        change_json("model/config.json", num_hidden_layers=10**7),
+    ),
+    Case(
+        "a vocabulary that no machine holds",
+        MODEL,
+        "model.config.vocab_size is 1,000,000,000,000, which with hidden_size 32 needs more",
+        change_json("model/config.json", vocab_size=10**12),
+    ),
+    Case(
+        "a configuration nested without end",
+        MODEL,
+        "config.json is nested too deeply",
+        write("model/config.json", "[" * 200_000),
+    ),
+    Case(
+        "weights that are a link elsewhere",
+        MODEL,
+        "model.safetensors is a link out of its folder",
+        link_out("model/model.safetensors"),
     ),
     Case("no weights", MODEL, "has no weights", remove("model/model.safetensors")),
     Case("weights cut short", MODEL, "cannot be read", cut("model/model.safetensors", 0.5)),
@@ -526,6 +596,12 @@ PREDICT_AND_EXPORT = [
         "is not Unicode: character 7 is a lone surrogate",
     ),
     Case("a score of no UTF-8", "score {folder}/model \udcff", "is not Unicode"),
+    Case(
+        "a line that is too long",
+        "score {folder}/model --input {folder}/texts.txt",
+        "texts.txt row 2 has more than 16,777,216 bytes; shorten it",
+        write("texts.txt", "a\n" + "b" * (2**24 + 1) + "\n"),
+    ),
     Case("an export of no run", "export {folder}/model", "has no run_config.yaml"),
     Case(
         "an export below a file",

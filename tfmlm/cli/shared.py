@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tfmlm.errors import escape_controls
+from tfmlm.errors import UserError, escape_controls
 from tfmlm.inference.texts import write_lines
 from tfmlm.results import Candidate
+
+_ADDRESS_SPACE = 3 * 2**30
+"""Bytes that the libraries and their threads take, most of which they never touch."""
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +28,17 @@ def add_trained_model(parser: argparse.ArgumentParser) -> None:
 
 
 def start_libraries() -> None:
-    """Loads TensorFlow and the rest, which takes seconds: call it after the arguments have been checked."""
+    """Loads TensorFlow and the rest, which takes seconds: call it after the arguments have been checked.
+
+    Raises:
+        UserError: `ulimit -v` leaves too little, with which TensorFlow would abort somewhere.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE:
+        raise UserError(
+            f"ulimit -v is {limit // 1024} here, and TensorFlow needs {_ADDRESS_SPACE // 1024} or more; "
+            "raise it"
+        )
     from tfmlm.library_logging import quieten_libraries, show_progress_lines
 
     quieten_libraries()

@@ -142,8 +142,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
     most = count_ids(tokenizer)
     if most > _MOST_IDS:
         raise UserError(
-            f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; use "
-            "one whose numbers have no such gap"
+            f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; "
+            "use one whose numbers have no such gap"
         )
     return tokenizer
 

@@ -43,7 +43,7 @@ def check_size(model_config: PretrainedConfig) -> None:
     memory = measure_memory()
     with suppress(AttributeError, TypeError):  # of a field that is no number; making the model says so
         hidden = max(1, model_config.hidden_size)
-        for name, value in _list_sizes(model_config):
+        for name, value in [("hidden_size", hidden), *_list_sizes(model_config)]:
             if 4 * value * hidden > memory:
                 raise UserError(
                     f"model.config.{name} is {_show(value)}, which with hidden_size {_show(hidden)} needs "
