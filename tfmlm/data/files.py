@@ -648,13 +648,12 @@ def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = No
 
 
 def _check_text(text: str, most: int) -> str | BadRow:
-    if len(text) * 4 > most and _is_longer(text, most):
-        return _bad(_describe_longest(most))
     try:
-        text.encode()
+        return text if len(text.encode()) <= most else _bad(_describe_longest(most))
     except UnicodeEncodeError as error:
+        if _is_longer(text, most):
+            return _bad(_describe_longest(most))
         return _bad(f"not UTF-8 at character {error.start + 1}")
-    return text
 
 
 def _is_longer(text: str, most: int) -> bool:
