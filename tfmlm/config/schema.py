@@ -76,8 +76,8 @@ class DataConfig:
     )
     train_files: list[str] = _key(
         list,
-        "files, folders or globs for the file sources, compressed too; URLs that fsspec knows, such as `gs://`, "
-        "`s3://` and `https://`, where a glob or a folder needs a file system that lists.",
+        "files, folders or globs for the file sources, compressed too; URLs that fsspec knows, such as "
+        "`gs://`, `s3://` and `https://`, where a glob or a folder needs a file system that lists.",
     )
     validation_files: list[str] = _key(list, "held-out files, named in the same ways.")
     text_column: str = _key(
