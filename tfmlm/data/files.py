@@ -644,7 +644,10 @@ def _open_parquet(file: str) -> Iterator[parquet.ParquetFile]:
 
 def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
     """Lines whose broken bytes come through as lone surrogates, which `_check_unicode` finds."""
-    return io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline=newline)
+    lines = io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline=newline)
+    # Its 8 KB would each be a call of Python that cuts rows.
+    setattr(lines, "_CHUNK_SIZE", 1 << 17)  # noqa: B010
+    return lines
 
 
 def _check_text(text: str, most: int) -> str | BadRow:
