@@ -45,9 +45,9 @@ def mutations(draw: st.DrawFn, value: Any, keys: tuple[str, ...] = ()) -> Any:
         if what == "remove":
             del parent[last]
         elif what == "add" and isinstance(parent, dict) and keys:
-            parent[draw(st.sampled_from(keys))] = draw(odd_values)
+            parent[draw(st.sampled_from(keys))] = copy.deepcopy(draw(odd_values))
         else:
-            parent[last] = draw(odd_values)
+            parent[last] = copy.deepcopy(draw(odd_values))
     return changed
 
 

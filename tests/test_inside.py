@@ -56,7 +56,7 @@ def test_a_folder_that_is_a_link_itself_is_read(model: Path) -> None:
 
 
 def test_a_configuration_names_no_other_file(model: Path) -> None:
-    """The library would take the fields of `config.4.0.0.json` instead."""
+    """As the library's own loader may take `config.4.0.0.json` instead."""
     fields = json.loads((model / "config.json").read_text())
     for name in ("../config.4.0.0.json", str(model.parent / "config.4.0.0.json")):
         (model.parent / "config.4.0.0.json").write_text(json.dumps(fields | {"stolen": "secret"}))

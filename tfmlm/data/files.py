@@ -644,17 +644,19 @@ def _open_parquet(file: str) -> Iterator[parquet.ParquetFile]:
 
 def _decode(content: BinaryIO, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
     """Lines whose broken bytes come through as lone surrogates, which `_check_unicode` finds."""
-    return io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline=newline)
+    lines = io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline=newline)
+    # Its 8 KB would each be a call of Python that cuts rows.
+    setattr(lines, "_CHUNK_SIZE", 1 << 17)  # noqa: B010
+    return lines
 
 
 def _check_text(text: str, most: int) -> str | BadRow:
-    if len(text) * 4 > most and _is_longer(text, most):
-        return _bad(_describe_longest(most))
     try:
-        text.encode()
+        return text if len(text.encode()) <= most else _bad(_describe_longest(most))
     except UnicodeEncodeError as error:
+        if _is_longer(text, most):
+            return _bad(_describe_longest(most))
         return _bad(f"not UTF-8 at character {error.start + 1}")
-    return text
 
 
 def _is_longer(text: str, most: int) -> bool:

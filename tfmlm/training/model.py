@@ -189,7 +189,7 @@ def _fetch_weights(name_or_path: str) -> Path:
 
 
 def _read_config(name_or_path: str) -> PretrainedConfig:
-    """Reads `config.json` without the library's loader, which opens other files that it may name."""
+    """Reads `config.json` without the library's loader, which may open other files that it names."""
     if Path(name_or_path).is_dir() and not Path(name_or_path, "config.json").exists():
         raise UserError(f"model folder {name_or_path!r} has no config.json; give a Hugging Face model folder")
     try:
