@@ -280,7 +280,7 @@ def test_a_run_that_is_cut_goes_on_and_leaves_nothing_here(
     assert main(["evaluate", store]) == 0
     assert f"perplexity {finished.result.perplexity:,.4f}"[:15] in capfd.readouterr().out
     assert main(["export", store]) == 0
-    assert capfd.readouterr().out.splitlines()[0] == f"{store}-exports/run/2"
+    assert capfd.readouterr().out.splitlines()[0] == f"{store}-exports/run/3"
     for name in (store, f"{store}/model", f"{store}-exports/run", f"{store}-exports/run/1"):
         assert main(["predict", name, "the [MASK]", "--json"]) == 0
     answers = capfd.readouterr().out.splitlines()

@@ -121,7 +121,7 @@ def test_the_error_itself_holds_no_token(model_dir: Path, monkeypatch: pytest.Mo
         ("hub.checkpoints=main", "hub.checkpoints is 'main', where the model goes too"),
         ("hub.every_steps=0", "hub.every_steps is 0; it must be more than 0"),
         ("hub.retry_seconds=-1", "hub.retry_seconds is -1.0; it must be 0 or more"),
-        ("hub.license='Apache 2'", "hub.license is 'Apache 2'; it must be an identifier such as apache-2.0"),
+        ("hub.license='Apache 2'", "hub.license is 'Apache 2'; did you mean 'apache-2.0'?"),
         ("hub.language=[english]", "hub.language holds 'english'; it must hold codes such as en"),
         ("hub.timeout_seconds=0", "hub.timeout_seconds is 0.0; it must be more than 0"),
     ],

@@ -83,7 +83,7 @@ def _check_hub(hub: HubConfig, data: DataConfig) -> None:
         )
     if hub.license is not None and hub.license not in LICENSES:
         close = difflib.get_close_matches(hub.license.lower(), LICENSES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "it must be an identifier such as apache-2.0"
+        hint = f"did you mean {close[0]!r}?" if close else "it must be an identifier such as apache-2.0."
         raise UserError(f"hub.license is {hub.license!r}; {hint} The Hub takes no others but `other`")
     for language in hub.language:
         if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", language):
