@@ -10,20 +10,16 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from transformers import BertConfig
 
 from benchmarks.measure import Row, Size, alternate_alone
+from benchmarks.training import start_random_training
 from tfmlm.config import Config, DataConfig, TrainConfig
 from tfmlm.library_logging import quieten_libraries
-from tfmlm.training.architectures import build_model
 from tfmlm.training.checkpoint import TrainingCheckpoint
-from tfmlm.training.masked_lm import MaskedLanguageModel
-from tfmlm.training.optimizer import make_optimizer
 
 _WIDTH = 768
-_VOCABULARY = 30_522
 _STEPS_BETWEEN = 3
 
 
@@ -70,20 +66,15 @@ def save(folder: Path, beside: bool, size: Size) -> Measured:
     quieten_libraries()
     rows, length = size.blocks_per_step // 4, size.block_size
     config = Config(data=DataConfig(block_size=length), train=TrainConfig(per_replica_batch_size=rows))
-    shape = BertConfig(num_hidden_layers=size.num_layers, hidden_size=_WIDTH, vocab_size=_VOCABULARY)
-    model = MaskedLanguageModel(build_model(shape), config)
-    model.compile(make_optimizer(config.optimizer, 100))
-    ids = np.random.default_rng(0).integers(0, _VOCABULARY, (rows, length), np.int32)
-    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    step = model.make_train_function()
+    shape = BertConfig(num_hidden_layers=size.num_layers, hidden_size=_WIDTH)
+    model, step = start_random_training(shape, config, 100)
     checkpoint = TrainingCheckpoint(model, folder / "checkpoints", rows)
     plain = tf.train.Checkpoint(model=model.model, optimizer=model.optimizer)
     waited, slowed, written = [], [], []
 
     def time_step() -> float:
         begin = time.perf_counter()
-        step(batches)["loss"].numpy()
+        step()
         return time.perf_counter() - begin
 
     time_step()

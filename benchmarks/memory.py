@@ -12,20 +12,14 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from transformers import BertConfig
 
 from benchmarks.measure import Row, Size, alternate_alone, peak_gib
+from benchmarks.training import start_random_training
 from tfmlm.config import Config, DataConfig, TrainConfig
-from tfmlm.data.masking import IGNORE_LABEL
 from tfmlm.library_logging import quieten_libraries
-from tfmlm.training.architectures import build_model
-from tfmlm.training.masked_lm import MaskedLanguageModel
-from tfmlm.training.optimizer import make_optimizer
-from tfmlm.training.strategy import precision_policy
 
 _WIDTH = 256
-_VOCABULARY = 30_522
 
 
 class Measured(NamedTuple):
@@ -75,32 +69,23 @@ def _describe(what: str, again: list[Measured], kept: list[Measured]) -> str:
 def measure_steps(rematerialize: bool, xla: bool, size: Size) -> Measured:
     """Trains a BERT with random weights on random tokens, with dropout."""
     quieten_libraries()
-    tf.keras.utils.set_random_seed(0)
     length, rows = size.long_block_size, size.blocks_per_step
     config = Config(
         data=DataConfig(block_size=length),
         train=TrainConfig(per_replica_batch_size=rows, rematerialize=rematerialize, xla=xla),
     )
-    fields = {"hidden_size": _WIDTH, "intermediate_size": 4 * _WIDTH, "num_attention_heads": _WIDTH // 64}
     shape = BertConfig(
         num_hidden_layers=2 * size.num_layers,
+        hidden_size=_WIDTH,
+        intermediate_size=4 * _WIDTH,
+        num_attention_heads=_WIDTH // 64,
         max_position_embeddings=length,
-        vocab_size=_VOCABULARY,
-        **fields,
     )
-    with precision_policy("float32"):
-        model = MaskedLanguageModel(build_model(shape), config)
-        model.compile(make_optimizer(config.optimizer, size.memory_steps), jit_compile=xla)
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, _VOCABULARY, (rows, length), np.int32)
-    labels = np.where(rng.random(ids.shape) < config.masking.rate, ids, IGNORE_LABEL).astype(np.int32)
-    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": labels}
-    step = model.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    _, step = start_random_training(shape, config, size.memory_steps)
     before = _resident_gib()
     times = [time.perf_counter()]
     for _ in range(1 + size.memory_steps):
-        step(batches)["loss"].numpy()
+        step()
         times.append(time.perf_counter())
     return Measured(peak_gib() - before, float(np.median(np.diff(times)[1:])))
 

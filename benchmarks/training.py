@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
-from transformers import TFPreTrainedModel
+from transformers import PretrainedConfig, TFPreTrainedModel
 
 from benchmarks import recipe
 from benchmarks.material import Material, open_material
 from benchmarks.matmul import count_step_flops, measure_matmul_rate
 from benchmarks.measure import Size, TimedSteps, Trained, peak_gib
-from tfmlm.config import RunConfig
+from tfmlm.config import Config, RunConfig
 from tfmlm.data.blocks import PackedBlocks
-from tfmlm.data.masking import MaskableVocabulary, MaskingCollator
+from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches, make_training_batches
 from tfmlm.library_logging import quieten_libraries
+from tfmlm.training.architectures import build_model
 from tfmlm.training.evaluate import evaluate
 from tfmlm.training.loss import count_slots
 from tfmlm.training.masked_lm import MaskedLanguageModel
@@ -129,3 +132,31 @@ _FIT = {"ours": fit_ours, "recipe": fit_recipe, "bfloat16": partial(fit_ours, pr
 def _make_collator(material: Material, seed: int = 0) -> MaskingCollator:
     vocabulary = MaskableVocabulary.from_tokenizer(material.tokenizer)
     return MaskingCollator(vocabulary, material.config.masking, seed)
+
+
+def start_random_training(
+    shape: PretrainedConfig, config: Config, num_steps: int
+) -> tuple[MaskedLanguageModel, Callable[[], None]]:
+    """A model with random weights, and a call that trains it for a step on random tokens, with dropout.
+
+    Args:
+        shape: of the model.
+        config: batch, block size, and how the step is computed.
+        num_steps: the schedule's end.
+    """
+    tf.keras.utils.set_random_seed(0)
+    with precision_policy("float32"):
+        model = MaskedLanguageModel(build_model(shape), config)
+        model.compile(make_optimizer(config.optimizer, num_steps), jit_compile=config.train.xla)
+    rng = np.random.default_rng(0)
+    size = (config.train.per_replica_batch_size, config.data.block_size)
+    ids = rng.integers(0, shape.vocab_size, size, np.int32)
+    labels = np.where(rng.random(ids.shape) < config.masking.rate, ids, IGNORE_LABEL).astype(np.int32)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": labels}
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    train_function = model.make_train_function()
+
+    def take_step() -> None:
+        train_function(batches)["loss"].numpy()
+
+    return model, take_step

@@ -30,6 +30,7 @@ from tfmlm.cli.main import main
 from tfmlm.config import Config, ExportConfig
 from tfmlm.config.load import dump_config
 from tfmlm.errors import UserError
+from tfmlm.export_layout import find_next_version
 from tfmlm.remote_folders import bring_folder, bring_model, is_whole, list_names, put_folder
 from tfmlm.remote_run import RemoteRun, _Lock, bring_run, holding_run
 from tfmlm.run import run
@@ -64,7 +65,7 @@ def write_files(folder: Path, **files: str) -> Path:
 
 
 def test_a_folder_comes_back_as_it_was_put_there(store: str, tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "a", one="1", sub__two="22", sub__deep__three="333")
+    folder = write_files(tmp_path / "a", one="1", sub__two="22", sub__deep__three="333", none="")
     put_folder(write_files(tmp_path / "b", older="0", one="another"), store)
     put_folder(folder, store)
     bring_folder(store, tmp_path / "copy")
@@ -73,7 +74,12 @@ def test_a_folder_comes_back_as_it_was_put_there(store: str, tmp_path: Path) -> 
         for path in sorted((tmp_path / "copy").rglob("*"))
         if path.is_file()
     }
-    assert copied == {Path("one"): "1", Path("sub/two"): "22", Path("sub/deep/three"): "333"}
+    assert copied == {
+        Path("one"): "1",
+        Path("sub/two"): "22",
+        Path("sub/deep/three"): "333",
+        Path("none"): "",
+    }
 
 
 def test_a_file_of_another_size_than_the_manifest_says_is_named(store: str, tmp_path: Path) -> None:
@@ -94,6 +100,15 @@ def test_a_trained_model_without_its_manifest_is_refused(store: str, tmp_path: P
             bring_model(address)
     with pytest.raises(UserError, match="is not there, or empty"):
         bring_model(f"{store}/none")
+
+
+@pytest.mark.parametrize("other", ["9" * 20, "007", "²", "12a"])
+def test_the_newest_version_is_the_one_of_the_highest_number(other: str, store: str, tmp_path: Path) -> None:
+    """Of names that TensorFlow Serving takes for numbers, as of exports here."""
+    for name in ("9", "10", other):
+        put_folder(write_files(tmp_path / name, **{"saved_model.pb": name}), f"{store}/{name}")
+    assert [path.name for path in bring_model(store).iterdir()] == ["10"]
+    assert find_next_version(list_names(store), store) == 11
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "report"])

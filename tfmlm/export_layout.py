@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 import uuid
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def list_versions(folder: Path) -> list[int]:
     Raises:
         OSError: the folder cannot be read.
     """
-    return [number for number in _list_numbers(folder) if (folder / str(number) / "saved_model.pb").is_file()]
+    numbers = read_versions([path.name for path in folder.iterdir()], str(folder))
+    return [number for number in numbers if (folder / str(number) / "saved_model.pb").is_file()]
 
 
 def begin_version(folder: Path) -> Path:
@@ -75,10 +77,7 @@ def add_version(finished: Path, folder: Path) -> Path:
         UserError: there is no next number.
     """
     while True:
-        # After whatever has a number, so that nothing that lies there is in the way.
-        number = max(_list_numbers(folder), default=0) + 1
-        if number > _MAX_VERSION:
-            raise UserError(f"{str(folder)!r} has the last number as a version, {_MAX_VERSION}; rename it")
+        number = find_next_version([path.name for path in folder.iterdir()], str(folder))
         try:
             return finished.rename(folder / str(number))
         except OSError as error:
@@ -86,16 +85,37 @@ def add_version(finished: Path, folder: Path) -> Path:
                 raise
 
 
-def _list_numbers(folder: Path) -> list[int]:
-    names = [path.name for path in folder.iterdir()]
+def find_next_version(names: Iterable[str], where: str) -> int:
+    """The number after whatever has one, so that nothing that lies there is in the way.
+
+    Args:
+        names: of what lies in an export's folder.
+        where: the folder, for messages.
+
+    Raises:
+        UserError: there is no next number.
+    """
+    number = max(read_versions(names, where), default=0) + 1
+    if number > _MAX_VERSION:
+        raise UserError(f"{where!r} has the last number as a version, {_MAX_VERSION}; rename it")
+    return number
+
+
+def read_versions(names: Iterable[str], where: str) -> list[int]:
+    """The numbers among the names in an export's folder, those that are integers, written the plain way.
+
+    Args:
+        names: of what lies there.
+        where: the folder, for a warning.
+    """
     plain = [name for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
     for name in plain:
         if int(name) > _MAX_VERSION:
-            _warn_of(folder / name)
+            _warn_of(f"{where}/{name}")
     return [int(name) for name in plain if int(name) <= _MAX_VERSION]
 
 
 @cache
-def _warn_of(version: Path) -> None:
+def _warn_of(version: str) -> None:
     """Once, for the server lists a folder every second."""
     logger.warning("%s is no version: its number is larger than %d", version, _MAX_VERSION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -13,15 +14,14 @@ _SURE_LENGTH = 8
 """Characters of a token that is none by chance, and so is looked for within a value."""
 
 
-def holds_token(value: object) -> bool:
-    """Whether a value is a token of the environment or of the Hub's login, or a text that holds one."""
+def holds_token(value: object, tokens: Iterable[str]) -> bool:
+    """Whether a value is one of `list_known_tokens`, or a text that holds one."""
     text = str(value)
-    return any(
-        token in text if len(token) >= _SURE_LENGTH else token == value for token in _list_known_tokens()
-    )
+    return any(token in text if len(token) >= _SURE_LENGTH else token == value for token in tokens)
 
 
-def _list_known_tokens() -> list[str]:
+def list_known_tokens() -> list[str]:
+    """The tokens of the environment and of the Hub's login."""
     tokens = [os.environ.get(name, "") for name in _VARIABLES]
     for path in (constants.HF_TOKEN_PATH, constants.HF_STORED_TOKENS_PATH):
         try:

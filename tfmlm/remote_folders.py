@@ -19,6 +19,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfmlm.errors import UserError, first_line
+from tfmlm.export_layout import read_versions
 from tfmlm.inside import stays_inside
 
 MANIFEST_NAME = "manifest.json"
@@ -121,8 +122,8 @@ def list_names(address: str) -> list[str]:
 
 
 def bring_file(address: str, path: Path) -> bool:
-    """Copies a remote file here; false if there is none, or nothing in it."""
-    if not tf.io.gfile.exists(address) or tf.io.gfile.stat(address).length == 0:
+    """Copies a remote file here; false if there is none."""
+    if not tf.io.gfile.exists(address):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     tf.io.gfile.copy(address, str(path), overwrite=True)
@@ -142,7 +143,7 @@ def bring_folder(address: str, folder: Path) -> None:
             raise UserError(f"{address!r} is damaged: its files lie elsewhere, {name!r} for one")
         is_there = bring_file(posixpath.join(address, name), folder / name)
         size = (folder / name).stat().st_size if is_there else 0
-        if sizes is not None and size != sizes[name]:
+        if sizes is not None and not (is_there and size == sizes[name]):
             raise UserError(
                 f"{posixpath.join(address, name)!r} is damaged: it has {size:,} bytes and its manifest says "
                 f"{sizes[name]:,}"
@@ -178,7 +179,7 @@ def bring_model(address: str) -> Path:
         names = list_names(address)
         if not names:
             raise UserError(f"{address!r} is not there, or empty")
-        versions = [name for name in names if name.isdigit()]
+        versions = [str(number) for number in read_versions(names, address)]
         inner = "model" if "model" in names else max(versions, key=int, default="")
         source = posixpath.join(address, inner).rstrip("/")
         if not is_whole(source) and _is_ours(source):

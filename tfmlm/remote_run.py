@@ -49,6 +49,9 @@ _RECORDS = ("config.yaml", "logs/metrics.csv", "logs/samples_before.json", "resu
 _LAST = ("result.json", "pushed.json")
 """With the first a run is finished."""
 
+_Parts = dict[str, list[tuple[str, int]]]
+"""What is copied as a whole, folders and single files by their names, and what tells if it has changed."""
+
 
 def bring_run(address: str, folder: Path) -> None:
     """Copies what a run needs to go on here: its checkpoints, or its model if it is finished.
@@ -88,7 +91,10 @@ def bring_records(address: str, folder: Path) -> None:
         tf.errors.OpError: it cannot be read.
     """
     for name in _RECORDS:
-        bring_file(posixpath.join(address, name), folder / name)
+        source = posixpath.join(address, name)
+        # An empty one is of a process that was killed as it began to write it.
+        if tf.io.gfile.exists(source) and tf.io.gfile.stat(source).length:
+            bring_file(source, folder / name)
 
 
 class RemoteRun:
@@ -153,7 +159,7 @@ class RemoteRun:
             UserError: it cannot.
         """
         with explained_remote_errors(self.address):
-            self._put_new(self._folder, ["config.yaml"])
+            self._put_new(self._folder, _describe(self._folder), ["config.yaml"])
 
     def _work(self) -> None:
         while self._is_due.wait():
@@ -174,30 +180,29 @@ class RemoteRun:
 
     def _put(self, folder: Path) -> None:
         """Copies what is new in an order of which each part can be gone on from."""
-        names = _describe(folder)
-        checkpoints = [name for name in names if name.startswith("checkpoints/")]
+        parts = _describe(folder)
+        checkpoints = [name for name in parts if name.startswith("checkpoints/")]
         best = [name for name in checkpoints if "best-" in name]
-        last = [name for name in _LAST if name in names]
-        others = [name for name in names if name not in (*checkpoints, *last)]
+        last = [name for name in _LAST if name in parts]
+        others = [name for name in parts if name not in (*checkpoints, *last)]
         states = [name for name in checkpoints if name not in best]
-        self._put_new(folder, [*best, *others, *states])
-        for name in [name for name in self._there if name.startswith("checkpoints/") and name not in names]:
+        self._put_new(folder, parts, [*best, *others, *states])
+        for name in [name for name in self._there if name.startswith("checkpoints/") and name not in parts]:
             remove_folder(posixpath.join(self.address, name))
             del self._there[name]
-        self._put_new(folder, last)
+        self._put_new(folder, parts, last)
 
-    def _put_new(self, folder: Path, names: list[str]) -> None:
-        described = _describe(folder)
+    def _put_new(self, folder: Path, parts: _Parts, names: list[str]) -> None:
         for name in names:
             self._lock.check()
-            if self._there.get(name) != described[name]:
+            if self._there.get(name) != parts[name]:
                 put = put_folder if (folder / name).is_dir() else put_file
                 put(folder / name, posixpath.join(self.address, name))
-                self._there[name] = described[name]
+                self._there[name] = parts[name]
 
 
-def _describe(folder: Path) -> dict[str, list[tuple[str, int]]]:
-    """What is copied as a whole, folders and single files, each with what tells if it has changed."""
+def _describe(folder: Path) -> _Parts:
+    """The parts of a run folder that are copied."""
     folders = [*folder.glob("checkpoints/[!.]*"), *folder.glob("model")]
     files = [path for inner in ("", "logs/", "plots/") for path in folder.glob(f"{inner}[!.]*")]
     described = {

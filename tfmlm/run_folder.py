@@ -187,14 +187,14 @@ def _check_same_run(folder: RunFolder, config: Config) -> None:
             f"run folder {folder.address!r} already holds a run and train.resume is never; "
             "remove the folder or choose another run.name"
         )
-    is_finished = folder.result_file.exists()
-    keys = list_obstacles(config, load_config(folder.config_file), is_finished)
+    is_finished, earlier = folder.result_file.exists(), load_config(folder.config_file)
+    keys = list_obstacles(config, earlier, is_finished)
     if keys:
         raise UserError(
             f"run folder {folder.address!r} holds a run of another configuration ({', '.join(keys)}); "
             "choose another run.name or remove the folder"
         )
-    if is_finished and goes_on_longer(folder, config):
+    if is_finished and makes_longer(config, earlier):
         folder.reopen()
 
 

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from tfmlm.config.cross_checks import check_config
 from tfmlm.config.schema import Config, list_keys
 from tfmlm.errors import UserError, escape_controls, first_line
-from tfmlm.known_tokens import holds_token
+from tfmlm.known_tokens import holds_token, list_known_tokens
 from tfmlm.urls import hide_secrets
 
 _VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
@@ -43,8 +43,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or a key or a value is wrong; the message names it.
     """
+    tokens = list_known_tokens()
     for override in overrides or []:
-        _refuse_token(override.partition("=")[0], override)
+        _refuse_tokens(override.partition("=")[0], override, tokens)
     parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
     for part in parts:
         _refuse_secrets(part)
@@ -87,8 +88,9 @@ def _escape(value: Any) -> Any:
 
 def _refuse_secrets(settings: DictConfig) -> None:
     """Refuses tokens, and `${...}` before anything resolves it: `${oc.env:HF_TOKEN}` would end in files."""
+    tokens = list_known_tokens()
     for key, value in _list_values(OmegaConf.to_container(settings, resolve=False)):
-        _refuse_token(key, value)
+        _refuse_tokens(key, value, tokens)
         if isinstance(value, str) and _INTERPOLATION.search(value):
             raise UserError(
                 f"config key {key}: {value!r} is an interpolation, which is never resolved; "
@@ -96,11 +98,11 @@ def _refuse_secrets(settings: DictConfig) -> None:
             )
 
 
-def _refuse_token(key: str, value: object) -> None:
-    """Refuses a known token, which would end up in `config.yaml`, on the card and on the Hub."""
-    if holds_token(key):
+def _refuse_tokens(key: str, value: object, tokens: list[str]) -> None:
+    """Refuses the known tokens, which would end up in `config.yaml`, on the card and on the Hub."""
+    if holds_token(key, tokens):
         raise UserError("a config key is a token of this machine, which belongs into no configuration")
-    if holds_token(value):
+    if holds_token(value, tokens):
         raise UserError(
             f"config key {key} holds a token of this machine, which would be written into files; leave it "
             "out: tokens are taken from the environment or the login"

@@ -16,7 +16,7 @@ from functools import partial, reduce
 from itertools import chain, count, islice, repeat, zip_longest
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO, NamedTuple, TextIO, TypeAlias, cast
+from typing import Any, BinaryIO, NamedTuple, TextIO, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -173,12 +173,13 @@ def _match_keys(mapping: Iterable[str], name: str) -> list[tuple[str, str]]:
 # === Rows ===
 
 
-_BATCH_ROWS = 1000
+TEXTS_A_BATCH = 1000
+"""As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""
 
 _BATCH_BYTES = 1 << 28
 """The most that the rows of a batch of Parquet may come to where one text stands in each of them."""
 
-BATCH_LETTERS = 1 << 22
+_BATCH_LETTERS = 1 << 22
 """Characters of the texts of a batch, but for the last of them: long texts must not add up to memory."""
 
 _CHUNK_BYTES = 1 << 20
@@ -211,6 +212,8 @@ class BadRow(NamedTuple):
 
 Batch: TypeAlias = list[str | BadRow]
 """One item for every row."""
+
+Row = TypeVar("Row", str, str | BadRow)
 
 
 def read_rows(file: str, data: DataConfig) -> Iterator[str | BadRow]:
@@ -248,15 +251,15 @@ def _name_bad_rows(batch: Batch, file: str, first_row: int) -> Batch:
     ]
 
 
-def _take_batches(rows: Iterator[str | BadRow]) -> Iterator[Batch]:
-    """The last batch may be what came before an error."""
-    batch: Batch = []
+def make_batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Batches of `TEXTS_A_BATCH`, or fewer long ones; the last may be what came before an error."""
+    batch: list[Row] = []
     num_letters = 0
     try:
         for row in rows:
             batch.append(row)
             num_letters += len(row)
-            if len(batch) == _BATCH_ROWS or num_letters >= BATCH_LETTERS:
+            if len(batch) == TEXTS_A_BATCH or num_letters >= _BATCH_LETTERS:
                 yield batch
                 batch, num_letters = [], 0
     except READ_ERRORS:
@@ -305,7 +308,7 @@ def _read_text(file: str, data: DataConfig) -> Iterator[Batch]:
     cut_at = None if data.sample_by == "document" else most
     with _open_text(file, cut_at, encoding="utf-8") as lines:  # a byte order mark is text here
         texts = _SAMPLERS[data.sample_by](lines, most)
-        yield from _take_batches(map(_check_text, texts, repeat(most)))
+        yield from make_batches(map(_check_text, texts, repeat(most)))
 
 
 def _read_json(file: str, data: DataConfig) -> Iterator[Batch]:
@@ -315,7 +318,7 @@ def _read_json(file: str, data: DataConfig) -> Iterator[Batch]:
         most=data.max_text_bytes,
         skip_missing=data.on_bad_rows == "error",
     )
-    yield from _take_batches(map(to_text, _read_objects(file, data.max_text_bytes)))
+    yield from make_batches(map(to_text, _read_objects(file, data.max_text_bytes)))
 
 
 def _read_objects(file: str, most: int) -> Iterator[dict[str, Any] | str | BadRow]:
@@ -340,7 +343,7 @@ def _read_csv(file: str, data: DataConfig) -> Iterator[Batch]:
             yield _check_lengths(part.texts, most)
         content.seek(end)
         with _decode(cut_rows(content, most), newline="") as lines:
-            yield from _take_batches(_read_any_csv(lines, columns, names, most))
+            yield from make_batches(_read_any_csv(lines, columns, names, most))
 
 
 def _check_lengths(texts: Batch, most: int) -> Batch:
@@ -536,7 +539,7 @@ def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
             if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
-            num_rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, size.longest_repeated)))
+            num_rows = max(1, min(TEXTS_A_BATCH, _BATCH_BYTES // max(1, size.longest_repeated)))
             for batch in table.iter_batches(num_rows, row_groups=[group], columns=wanted):
                 yield _to_texts(batch.select(wanted), names, empty, data.max_text_bytes)
 

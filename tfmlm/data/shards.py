@@ -27,6 +27,7 @@ from tfmlm.data.packing import Columns
 from tfmlm.data.tokenizers import load_tokenizer, save_tokenizer_folder
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import stays_inside
+from tfmlm.remote_folders import put_file
 from tfmlm.urls import is_url
 
 MANIFEST_NAME = "manifest.json"
@@ -156,11 +157,10 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
     """Writes the tokenizer into a folder of shards."""
     target = posixpath.join(folder, _TOKENIZER_NAME)
-    tf.io.gfile.makedirs(target)
     with tempfile.TemporaryDirectory() as local:
         save_tokenizer_folder(tokenizer, Path(local))
         for path in sorted(Path(local).iterdir()):
-            tf.io.gfile.copy(str(path), posixpath.join(target, path.name), overwrite=True)
+            put_file(path, posixpath.join(target, path.name))
 
 
 # === Reading ===
@@ -170,7 +170,7 @@ def is_shard_folder(source: str) -> bool:
     """True if `data.source` names a folder of shards: with a manifest, or unfinished, or a remote one."""
     if source in (*FILE_SOURCES, "installed-docs"):
         return False
-    if "://" in source or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME)):
+    if is_url(source) or tf.io.gfile.exists(posixpath.join(source, MANIFEST_NAME)):
         return True
     return any(Path(source).glob("*.tfrecord*"))
 

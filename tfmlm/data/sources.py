@@ -20,20 +20,21 @@ from tfmlm.config import FILE_SOURCES, DataConfig
 from tfmlm.data.cache import hash_once
 from tfmlm.data.compressed import COMPRESSED_SUFFIXES
 from tfmlm.data.files import (
-    BATCH_LETTERS,
+    TEXTS_A_BATCH,
     BadRow,
     Batch,
     check_columns,
     find_bad_row,
     find_schema,
     holds_value,
+    make_batches,
     read_batches,
     select_texts,
     split_column_names,
 )
 from tfmlm.data.installed_docs import load_installed_docs
 from tfmlm.data.remote_files import find_remote_files, identify_remote_file
-from tfmlm.data.text_stream import TEXTS_A_BATCH, TextStream
+from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
 from tfmlm.model_names import advise_offline
 from tfmlm.urls import hide_secrets, is_url
@@ -117,7 +118,7 @@ def _open_files(data: DataConfig, files: list[str]) -> TextStream:
         read = partial(_read_good_rows, data, bad_rows)
     return TextStream(
         num_parts=len(files),
-        read_part=lambda part: _even_out(read(files[part])),
+        read_part=lambda part: make_batches(chain.from_iterable(read(files[part]))),
         fingerprint=cache(partial(_hash_files, files, data)),
         bad_rows=bad_rows,
     )
@@ -201,19 +202,6 @@ def _part(batch: Batch) -> tuple[list[str], list[BadRow]]:
     """The texts that are not blank, and the bad rows."""
     texts = [item for item in batch if isinstance(item, str) and item and not item.isspace()]
     return texts, [] if len(texts) == len(batch) else [item for item in batch if isinstance(item, BadRow)]
-
-
-def _even_out(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The same texts in batches of `TEXTS_A_BATCH`, or fewer long ones."""
-    batch: list[str] = []
-    num_letters = 0
-    for text in chain.from_iterable(batches):
-        batch.append(text)
-        num_letters += len(text)
-        if len(batch) == TEXTS_A_BATCH or num_letters >= BATCH_LETTERS:
-            yield batch
-            batch, num_letters = [], 0
-    yield batch
 
 
 def _hash_files(files: list[str], data: DataConfig) -> str:

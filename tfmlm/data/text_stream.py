@@ -7,9 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from tfmlm.data.files import BadRow
 
-TEXTS_A_BATCH = 1000
-"""As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""
-
 
 @dataclass(frozen=True)
 class TextStream:

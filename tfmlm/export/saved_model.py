@@ -21,7 +21,13 @@ from tfmlm.export.fill_mask import FillMask
 from tfmlm.export.signatures import Signatures
 from tfmlm.export.text_input import TextInput
 from tfmlm.export.warmup import make_samples, write_batching_parameters, write_warmup_requests
-from tfmlm.export_layout import DESCRIPTION_FILE, TOKENIZER_DIR, add_version, begin_version
+from tfmlm.export_layout import (
+    DESCRIPTION_FILE,
+    TOKENIZER_DIR,
+    add_version,
+    begin_version,
+    find_next_version,
+)
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.parity import find_mismatch
 from tfmlm.remote_folders import explained_remote_errors, list_names, put_folder
@@ -103,8 +109,7 @@ def _export_to_remote(
     with tempfile.TemporaryDirectory() as scratch:
         export = export_saved_model(model_dir, replace(config, dir=scratch), name, corpus)
         with explained_remote_errors(root):
-            numbers = [int(each) for each in list_names(root) if each.isdecimal()]
-            version = posixpath.join(root, str(max(numbers, default=0) + 1))
+            version = posixpath.join(root, str(find_next_version(list_names(root), root)))
             put_folder(Path(export.address), version)
     return export._replace(address=version)
 

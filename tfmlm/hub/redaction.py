@@ -10,7 +10,7 @@ from typing import Any
 
 from tfmlm.config import FILE_SOURCES, Config
 from tfmlm.model_names import PACKAGE_SCHEME, is_hub_id
-from tfmlm.urls import hide_secrets
+from tfmlm.urls import hide_secrets, is_url
 
 _SECTIONS = ("data", "tokenizer", "masking", "model", "optimizer", "train", "distribute")
 _SEED = "run.seed"
@@ -71,6 +71,6 @@ def _redact(value: Any, *, is_path: bool) -> Any:
         return {name: _redact(item, is_path=False) for name, item in value.items()}
     if isinstance(value, list):
         return [_redact(item, is_path=is_path) for item in value]
-    if isinstance(value, str) and (is_path or value.startswith(("/", "~")) or "://" in value):
+    if isinstance(value, str) and (is_path or value.startswith(("/", "~")) or is_url(value)):
         return redact_path(value)
     return value
