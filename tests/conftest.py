@@ -15,9 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import tensorflow as tf
+from hypothesis import settings
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
+from tests import fuzzing
 from tests.faults.table import NoteFault, make_row, write_table
 from tests.finished import (
     Finished,
@@ -33,6 +35,10 @@ from tests.tiny import SENTENCES
 from tests.tiny_run import Command, make_command, make_config
 from tfmlm.config import Config, TokenizerConfig
 from tfmlm.library_logging import quieten_libraries
+
+# The same examples each time: a suite that fails by chance tells little. `make fuzz` draws new ones.
+settings.register_profile("suite", derandomize=not fuzzing.SECONDS)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """Whatever a file or an override holds: it is a configuration, or one line says what is wrong with it."""
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def assert_loads_or_says_why(load: Callable[[], Config], path: Path) -> None:
     except UserError as error:
         line = in_one_line(error)
         assert line
-        assert line.isprintable()
+        assert all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in line)
     else:
         path.write_text(dump_config(config), encoding="utf-8")
         assert load_config(path) == config

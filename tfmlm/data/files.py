@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
@@ -176,8 +177,11 @@ def _match_keys(mapping: Iterable[str], name: str) -> list[tuple[str, str]]:
 TEXTS_A_BATCH = 1000
 """As many as the Hugging Face guide gives `map`: enough to keep the tokenizer's threads busy."""
 
-_BATCH_BYTES = 1 << 28
-"""The most that the rows of a batch of Parquet may come to where one text stands in each of them."""
+_BATCH_BYTES = 1 << 27
+"""The most that Arrow decodes of Parquet at once, if a page has no more."""
+
+_LARGE_BATCH_BYTES = 1 << 25
+"""Of a batch with more, Python holds a part at a time."""
 
 _BATCH_LETTERS = 1 << 22
 """Characters of the texts of a batch, but for the last of them: long texts must not add up to memory."""
@@ -539,9 +543,23 @@ def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
             if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
-            num_rows = max(1, min(TEXTS_A_BATCH, _BATCH_BYTES // max(1, size.longest_repeated)))
+            longest = size.longest_repeated
+            if longest * TEXTS_A_BATCH > _BATCH_BYTES and len(wanted) == 1:
+                longest = _find_longest_repeated(file, group, wanted[0]) or longest
+            if size.num_bytes > _BATCH_BYTES:
+                longest = max(longest, data.max_text_bytes)
+            num_rows = max(1, min(TEXTS_A_BATCH, _BATCH_BYTES // max(1, longest)))
             for batch in table.iter_batches(num_rows, row_groups=[group], columns=wanted):
-                yield _to_texts(batch.select(wanted), names, empty, data.max_text_bytes)
+                yield from _cut_batch(batch.select(wanted), names, empty, data.max_text_bytes)
+
+
+def _cut_batch(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], most: int) -> Iterator[Batch]:
+    """The texts of a batch, of a large one in parts; see `_to_texts`."""
+    if batch.nbytes <= _LARGE_BATCH_BYTES:
+        yield _to_texts(batch, names, empty, most)
+        return
+    rows = (batch.slice(number, 1) for number in range(batch.num_rows))
+    yield from make_batches(text for row in rows for text in _to_texts(row, names, empty, most))
 
 
 class _GroupSize(NamedTuple):
@@ -549,13 +567,19 @@ class _GroupSize(NamedTuple):
 
     Attributes:
         num_rows: in it.
-        average: bytes of a row.
-        longest_repeated: bytes of the longest text that stands in the file once and may be that of every row.
+        num_bytes: of its columns of text, decompressed.
+        longest_repeated: more bytes than the longest text has that stands in the file once and may be that of
+            every row.
     """
 
     num_rows: int
-    average: float
+    num_bytes: int
     longest_repeated: int
+
+    @property
+    def average(self) -> float:
+        """Bytes of a row."""
+        return self.num_bytes / max(1, self.num_rows)
 
 
 def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
@@ -567,7 +591,19 @@ def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
     if dictionaries:
         with open_remote_file(file) if is_url(file) else Path(file).open("rb") as content:
             longest = max(_read_page_size(content, place) for place in dictionaries)
-    return _GroupSize(group.num_rows, num_bytes / max(1, group.num_rows), min(longest, num_bytes))
+    return _GroupSize(group.num_rows, num_bytes, min(longest, num_bytes))
+
+
+def _find_longest_repeated(file: str, group: int, column: str) -> int | None:
+    """Bytes of the longest text that a column of strings holds once for several rows; else `None`.
+
+    The first row is enough: Arrow gives the whole dictionary with it.
+    """
+    with _open_parquet(file, read_dictionary=[column], pre_buffer=False) as table:
+        first = next(table.iter_batches(1, row_groups=[group], columns=[column])).column(0)
+    if not pa.types.is_dictionary(first.type):
+        return None
+    return pc.max(pc.binary_length(first.dictionary)).as_py() or 0
 
 
 _PAGE_HEADERS_BYTES = 2**14
@@ -635,13 +671,16 @@ def _open_text(
 
 
 @contextmanager
-def _open_parquet(file: str) -> Iterator[parquet.ParquetFile]:
-    """Arrow itself reads what lies on this machine, without Python."""
+def _open_parquet(
+    file: str, read_dictionary: list[str] | None = None, pre_buffer: bool = True
+) -> Iterator[parquet.ParquetFile]:
+    """Arrow itself reads what lies on this machine, without Python; the settings are Arrow's."""
+    settings = {"read_dictionary": read_dictionary, "pre_buffer": pre_buffer}
     if not is_url(file):
-        with parquet.ParquetFile(file) as table:
+        with parquet.ParquetFile(file, **settings) as table:
             yield table
         return
-    with open_remote_file(file) as content, parquet.ParquetFile(content) as table:
+    with open_remote_file(file) as content, parquet.ParquetFile(content, **settings) as table:
         yield table
 
 
