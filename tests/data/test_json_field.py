@@ -28,31 +28,28 @@ values = st.recursive(
 others = st.dictionaries(st.text('abc"\\[', max_size=4), values, max_size=4)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=others,
-    after=others,
+    around=st.tuples(others, others),
     texts=st.lists(st.text('ab"\\ \u00e9', max_size=9), max_size=9),
     chunk_bytes=st.integers(1, 40),
-    indent=st.sampled_from([None, 0, 3]),
-    ascii=st.booleans(),
+    form=st.fixed_dictionaries({"indent": st.sampled_from([None, 0, 3]), "ensure_ascii": st.booleans()}),
 )
 def test_the_same_rows_as_from_the_whole(
-    before: dict[str, Any],
-    after: dict[str, Any],
+    around: tuple[dict[str, Any], dict[str, Any]],
     texts: list[str],
     chunk_bytes: int,
-    indent: int | None,
-    ascii: bool,
+    form: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(files, "_CHUNK_BYTES", chunk_bytes)
+    before, after = around
     rows = [{"text": text, "n": number} for number, text in enumerate(texts)]
     whole = {key: value for key, value in before.items() if key not in after} | {"rows": rows} | after
     path = tmp_path / "a.json"
-    path.write_text(json.dumps(whole, indent=indent, ensure_ascii=ascii), encoding="utf-8")
-    assert read_file(path, "json", field="rows") == texts
+    path.write_text(json.dumps(whole, **form), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_CHUNK_BYTES", chunk_bytes)
+        assert read_file(path, "json", field="rows") == texts
 
 
 def write_rows(path: Path) -> str:
@@ -131,5 +128,5 @@ def test_a_long_item_of_a_field_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_is_for_json_alone() -> None:
-    with pytest.raises(UserError, match="data.field 'rows' is for data.source json, and it is 'csv'"):
+    with pytest.raises(UserError, match=r"data\.field 'rows' is for data\.source json, and it is 'csv'"):
         check_config(Config(data=DataConfig(source="csv", train_files=["a"], field="rows")))

@@ -188,7 +188,7 @@ def test_a_file_cut_short_is_named(saved: Path) -> None:
     file = sorted(saved.glob("*.arrow"))[1]
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(
-        UserError, match="data-00001-of-00003.arrow, row 8: it ends without the mark of its end"
+        UserError, match=r"data-00001-of-00003\.arrow, row 8: it ends without the mark of its end"
     ):
         read_split(saved, "train")
     os.truncate(file, 100)
