@@ -521,12 +521,13 @@ def _parse_plain_csv(records: memoryview, columns: list[str], names: list[str]) 
 
 def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
     names = split_column_names(data)
-    with _open_parquet(file) as table:
+    # A second reader of the file, for both are at places of their own.
+    with _open_parquet(file) as table, _open_bytes_of(file) as content:
         columns = table.schema_arrow.names
         wanted = list_wanted(columns, names)
         empty = dict.fromkeys(columns)
         for group in range(table.num_row_groups):
-            size = _measure_group(table.metadata.row_group(group), wanted, file)
+            size = _measure_group(table.metadata.row_group(group), wanted, content)
             if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
@@ -562,15 +563,12 @@ class _GroupSize(NamedTuple):
     longest_repeated: int
 
 
-def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
+def _measure_group(group: Any, wanted: list[str], content: BinaryIO) -> _GroupSize:
     chunks = [group.column(number) for number in range(group.num_columns)]
     chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
     num_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
     dictionaries = [chunk.dictionary_page_offset for chunk in chunks if chunk.dictionary_page_offset]
-    longest = 0
-    if dictionaries:
-        with open_remote_file(file) if is_url(file) else Path(file).open("rb") as content:
-            longest = max(_read_page_size(content, place) for place in dictionaries)
+    longest = max((_read_page_size(content, place) for place in dictionaries), default=0)
     return _GroupSize(group.num_rows, num_bytes / max(1, group.num_rows), min(longest, num_bytes))
 
 
@@ -697,6 +695,10 @@ def _open_text(
     """Opens a file as lines, of which no more than one byte over `cut_at` is read."""
     content = open_bytes(file)
     return _decode(content if cut_at is None else cut_rows(content, cut_at), encoding, newline)
+
+
+def _open_bytes_of(file: str) -> BinaryIO:
+    return open_remote_file(file) if is_url(file) else Path(file).open("rb")
 
 
 @contextmanager
