@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfmlm.errors import UserError, first_line
 from tfmlm.export_layout import read_versions
 from tfmlm.inside import stays_inside
+from tfmlm.urls import is_url
 
 MANIFEST_NAME = "manifest.json"
 """In a folder that was put there: the sizes of its files in bytes, by their names."""
@@ -40,6 +41,18 @@ def explained_remote_errors(address: str) -> Iterator[None]:
         ) from error
     except tf.errors.OpError as error:
         raise UserError(f"{address!r} cannot be read or written: {first_line(error)}") from error
+
+
+def make_folder(address: str) -> None:
+    """Makes a folder, and those above it, here with the mode that the umask gives; TensorFlow's own is 0755.
+
+    Raises:
+        OSError, tf.errors.OpError: it cannot be made.
+    """
+    if is_url(address):
+        tf.io.gfile.makedirs(address)
+    else:
+        Path(address).mkdir(parents=True, exist_ok=True)
 
 
 def put_file(path: Path, address: str) -> None:
@@ -64,7 +77,7 @@ def write_text(text: str, address: str) -> None:
 
 
 def _prepare(address: str) -> None:
-    tf.io.gfile.makedirs(posixpath.dirname(address))
+    make_folder(posixpath.dirname(address))
     if address.startswith("ram://") and tf.io.gfile.exists(address):
         tf.io.gfile.remove(address)  # it would be added to, by a fault of TensorFlow 2.20
 

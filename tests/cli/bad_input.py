@@ -268,7 +268,7 @@ DATA = [
     Case(
         "an archive for a text",
         f"{TRAIN} data.on_bad_rows=skip",
-        "texts.txt is a zip archive; unpack it",
+        "texts.txt is a zip archive; give it a name that ends with .zip",
         write("texts.txt", b"PK\x03\x04" + bytes(30)),
     ),
     Case(
@@ -276,6 +276,45 @@ DATA = [
         f"{TRAIN} data.on_bad_rows=skip",
         "texts.txt is Parquet; set data.source=parquet",
         write("texts.txt", b"PAR1" + bytes(30)),
+    ),
+    Case(
+        "Arrow for a text",
+        f"{TRAIN} data.on_bad_rows=skip",
+        "texts.txt is Arrow; set data.source=arrow",
+        write("texts.txt", b"ARROW1" + bytes(30)),
+    ),
+    Case("no Arrow", f"{TRAIN} data.source=arrow", "texts.txt, row 1: "),
+    Case(
+        "an archive cut short",
+        f"{TRAIN} data.train_files=[{{folder}}/a.zip]",
+        "a.zip cannot be read: File is not a zip file; fetch it again, or unpack it",
+        write("a.zip", b"PK\x03\x04" + bytes(30)),
+    ),
+    Case(
+        "a field of what has none",
+        f"{TRAIN} data.field=rows",
+        "data.field 'rows' is for data.source json, and it is 'text'",
+    ),
+    Case(
+        "a field that is not there",
+        f"{JSON} data.field=rows",
+        "row 1: data.field 'rows' cannot be read: there is no such field (the fields are: data)",
+        write("rows.jsonl", '{"data": [{"text": "a"}]}'),
+    ),
+    Case(
+        "a saved dataset that leads elsewhere",
+        f"{TRAIN} data.source={{folder}}/saved",
+        "state.json names '../texts.txt', which is no file in it; save it again",
+        then(
+            write("saved/state.json", '{"_data_files": [{"filename": "../texts.txt"}]}'),
+            write("saved/dataset_info.json", "{}"),
+        ),
+    ),
+    Case(
+        "a split that a saved dataset has not",
+        f"{TRAIN} data.source={{folder}}/saved",
+        "data.split 'train' is no split of",
+        write("saved/dataset_dict.json", '{"splits": ["test"]}'),
     ),
     Case("no Parquet", f"{TRAIN} data.source=parquet", "texts.txt"),
     Case("shards of no manifest", SHARDS, "holds no manifest.json", write("shards/a.tfrecord", "")),
@@ -352,6 +391,24 @@ TOKENIZER = [
         link_out("tokens/tokenizer.json"),
     ),
     Case("no tokenizer", f"{TRAIN} tokenizer.name_or_path={{folder}}", "holds no tokenizer"),
+    Case(
+        "the pointer of Git LFS for a tokenizer",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/tokens",
+        "tokenizer.json is a pointer of Git LFS",
+        write("tokens/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+    ),
+    Case(
+        "a tokenizer.json alone that tells no mask",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/alone",
+        "does not tell its mask token and pad token; put its tokenizer_config.json",
+        write("alone/tokenizer.json", '{"added_tokens": [], "model": {}}'),
+    ),
+    Case(
+        "a vocabulary of no kind",
+        f"{TRAIN} tokenizer.name_or_path={{folder}}/alone",
+        "neither tokenizer_config.json nor config.json, one of which must say of what kind",
+        write("alone/vocab.txt", "[PAD]"),
+    ),
     Case("a file cut short", TRAIN, "holds no tokenizer", cut("model/vocab.json", 0.5)),
     Case("a tokenizer.json that is none", TRAIN, "holds no tokenizer", write("model/tokenizer.json", "[]")),
     Case(
@@ -386,6 +443,17 @@ TOKENIZER = [
         "it must be one of wordpiece, byte_bpe",
     ),
 ]
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+def leave_weights(*names: str) -> Arrange:
+    """Other files in the place of the weights."""
+    return then(remove("model/model.safetensors"), *(write(f"model/{name}", b"") for name in names))
+
+
+FLAX = leave_weights("flax_model.msgpack")
+FLAX_SAYS = "its weights are Flax's (flax_model.msgpack), which are not read; convert them once"
 
 MODELS = [
     Case("no folder", f"{TRAIN} model.name_or_path={{folder}}/nowhere", "is not a folder"),
@@ -450,6 +518,67 @@ MODELS = [
         MODEL,
         "opening a pickle can run code",
         pickle_weights,
+    ),
+    Case("weights of Flax", MODEL, FLAX_SAYS, FLAX),
+    Case("weights of Flax to answer", "predict {folder}/model a\u00a0<mask>", FLAX_SAYS, FLAX),
+    Case("weights of Flax to evaluate", "evaluate {folder}/model", FLAX_SAYS, FLAX),
+    Case("weights of Flax to export", "export {folder}/model", FLAX_SAYS, FLAX),
+    Case(
+        "an adapter for a model",
+        MODEL,
+        "it is a PEFT adapter (adapter_config.json) and no whole model; merge it into its base model 'a/b'",
+        then(
+            leave_weights("adapter_model.safetensors"),
+            write("model/adapter_config.json", '{"base_model_name_or_path": "a/b"}'),
+        ),
+    ),
+    Case(
+        "a checkpoint of TensorFlow 1",
+        MODEL,
+        "it is a checkpoint of Google's TensorFlow 1 code (bert_model.ckpt)",
+        leave_weights("bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"),
+    ),
+    Case(
+        "a preset of KerasHub",
+        MODEL,
+        "it is a preset of KerasHub (model.weights.h5)",
+        leave_weights("metadata.json", "model.weights.h5"),
+    ),
+    Case(
+        "weights for answering only",
+        MODEL,
+        "its weights are ONNX's, for answering only",
+        leave_weights("onnx/model.onnx"),
+    ),
+    Case(
+        "a folder of sentence-transformers",
+        f"{TRAIN} model.name_or_path={{folder}}/sentences",
+        "its model is in the folder '0_Transformer' of it; give that",
+        then(write("sentences/modules.json", "[]"), write("sentences/0_Transformer/config.json", "{}")),
+    ),
+    Case(
+        "the pointer of Git LFS for weights",
+        MODEL,
+        "model.safetensors is a pointer of Git LFS and not the file itself; run `git lfs install`",
+        write("model/model.safetensors", POINTER),
+    ),
+    Case(
+        "the pointer of Git LFS for a configuration",
+        "predict {folder}/model a\u00a0<mask>",
+        "config.json is a pointer of Git LFS",
+        write("model/config.json", POINTER),
+    ),
+    Case(
+        "a part of the weights that is not there",
+        MODEL,
+        "names 'model-00002.safetensors', which is no file beside it; fetch the model again",
+        then(
+            leave_weights("model-00001.safetensors"),
+            write(
+                "model/model.safetensors.index.json",
+                json.dumps({"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}),
+            ),
+        ),
     ),
     Case(
         "a block too long",

@@ -9,12 +9,18 @@ import pytest
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
-from tfmlm.data.files import BadRow, read_rows
+from tfmlm.data.files import BadRow, join_columns, read_rows
 from tfmlm.data.splitting import load_texts
 from tfmlm.data.text_stream import TextStream
 from tfmlm.errors import UserError
 
 TEXTS = [f"text number {number}" for number in range(20)]
+
+
+def select_texts(table: pa.Table, names: list[str]) -> list[str]:
+    """The texts of a table that are not blank, a row at a time."""
+    texts = [join_columns(row, names) for row in table.to_pylist()]
+    return [text for text in texts if text.strip()]
 
 
 def write_lines(path: Path, lines: list[str]) -> str:

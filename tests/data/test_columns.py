@@ -5,8 +5,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.source_files import select_texts
 from tfmlm.config import DataConfig
-from tfmlm.data.files import check_columns, select_texts, split_column_names
+from tfmlm.data.files import check_columns, split_column_names
 from tfmlm.errors import UserError
 
 ROWS = [

@@ -11,9 +11,9 @@ from datasets import load_dataset
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.data.source_files import drop_blank, reads_csv, write, write_parquet
+from tests.data.source_files import drop_blank, reads_csv, select_texts, write, write_parquet
 from tfmlm.config import DataConfig
-from tfmlm.data.files import read_rows, select_texts, split_column_names
+from tfmlm.data.files import read_rows, split_column_names
 
 pytestmark = pytest.mark.usefixtures("own_caches")
 

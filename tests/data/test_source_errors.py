@@ -92,7 +92,10 @@ def test_files_with_other_columns(tmp_path: Path) -> None:
 
 def test_a_dataset_that_the_hub_does_not_give() -> None:
     assert_refused(
-        "data.source 'nobody/nothing'", "installed-docs", "json, csv, parquet, text", source="nobody/nothing"
+        "data.source 'nobody/nothing'",
+        "installed-docs",
+        "json, csv, parquet, arrow, text",
+        source="nobody/nothing",
     )
 
 

@@ -126,6 +126,8 @@ def _check_source(data: DataConfig) -> None:
             "data.train_files or data.validation_files has a URL with a user or password; leave it out, and "
             "put it into .netrc, or where the file system's driver for fsspec looks for it"
         )
+    if data.field is not None and data.source != "json":
+        raise UserError(f"data.field {data.field!r} is for data.source json, and it is {data.source!r}")
     if data.validation_split and data.source in (*FILE_SOURCES, "installed-docs"):
         raise UserError(
             f"data.validation_split {data.validation_split!r} is for Hub datasets, and data.source is "

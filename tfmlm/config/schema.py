@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-FILE_SOURCES = ("json", "csv", "parquet", "text")
+FILE_SOURCES = ("json", "csv", "parquet", "arrow", "text")
 """Values of `data.source` that read `data.train_files`."""
 
 
@@ -65,22 +65,29 @@ class DataConfig:
 
     source: str = _key(
         "installed-docs",
-        "a Hub dataset id, `json`, `csv`, `parquet`, `text`, or `installed-docs` (the docstrings of the "
-        "Python packages in this environment), or a folder that `tfmlm prepare` wrote, `gs://` too.",
+        "a Hub dataset id, `json`, `csv`, `parquet`, `arrow` (Feather too), `text`, or `installed-docs` (the "
+        "docstrings of the Python packages in this environment), or a folder: one that `save_to_disk` of "
+        "`datasets` wrote, or one that `tfmlm prepare` wrote, `gs://` too.",
     )
     config_name: str | None = _key(None, "configuration of a Hub dataset.")
     split: str = _key(
-        "train", "split that holds the training text, in the Hub's own notation, such as `train[:5000]`."
+        "train",
+        "split of a Hub dataset, or of a folder of `save_to_disk`, that holds the training text, in the "
+        "Hub's own notation, such as `train[:5000]`.",
     )
     validation_split: str | None = _key(
-        None, "split that is held out; a Hub dataset's own `validation` when empty."
+        None, "split that is held out; the dataset's own `validation` when empty."
     )
     train_files: list[str] = _key(
         list,
-        "files, folders or globs for the file sources, compressed too; URLs that fsspec knows, such as "
-        "`gs://`, `s3://` and `https://`, where a glob or a folder needs a file system that lists.",
+        "files, folders or globs for the file sources, compressed or in zip archives too; URLs that fsspec "
+        "knows, such as `gs://`, `s3://` and `https://`, where a glob or a folder needs a file system that "
+        "lists.",
     )
     validation_files: list[str] = _key(list, "held-out files, named in the same ways.")
+    field: str | None = _key(
+        None, "of JSON files that are one object each: the field of it that holds the list of rows."
+    )
     text_column: str = _key(
         "text",
         "column of text; dotted for nested columns (`answers.text`), several with commas between them; "
@@ -118,8 +125,8 @@ class DataConfig:
     )
     on_bad_rows: Literal["error", "skip"] = _key(
         "error",
-        "what a row of a file does that cannot be read or has no such column: `error` stops and names "
-        "it, `skip` leaves it out and counts it.",
+        "what a row of a file or a dataset does that cannot be read or has no such column: `error` stops and "
+        "names it, `skip` leaves it out and counts it.",
     )
     max_text_bytes: int = _key(
         2**24,

@@ -28,7 +28,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 CHUNK_BYTES = 1 << 20
 
-COMPRESSED_SUFFIXES = ("", ".gz", ".bz2", ".xz", ".lzma", ".zst", ".lz4")
+COMPRESSED_SUFFIXES = ("", ".gz", ".gzip", ".bz2", ".xz", ".lzma", ".zst", ".zstd", ".lz4")
 """Ends of the names of files that can be read, as those that a folder stands for may have them."""
 
 # === Kinds ===
@@ -41,7 +41,7 @@ _TAR_NAME = slice(257, 262)
 _ADVICE = "unpack it, or pack it again as .gz or .zst"
 
 _UNREADABLE = {
-    re.compile(rb"PK(\x03\x04|\x05\x06)"): f"a zip archive; {_ADVICE}",
+    re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"): "a zip archive; give it a name that ends with .zip",
     re.compile(rb"7z\xbc\xaf\x27\x1c"): f"a 7z archive; {_ADVICE}",
     re.compile(rb"Rar!\x1a\x07"): f"a rar archive; {_ADVICE}",
     re.compile(rb"\x1f[\x9d\xa0]"): f"compressed by compress (.Z); {_ADVICE}",
@@ -50,6 +50,9 @@ _UNREADABLE = {
     re.compile(rb"\x02\x21\x4c\x18"): f"compressed by an old lz4; {_ADVICE}",
     re.compile(rb"\xff\x06\x00\x00sNaPpY"): f"compressed by snappy; {_ADVICE}",
     re.compile(rb"PAR1"): "Parquet; set data.source=parquet",
+    re.compile(rb"ARROW1\x00\x00|FEA1|\xff{4}[\x00-\xff]{3}\x00\x10\x00\x00\x00"): (
+        "Arrow; set data.source=arrow"
+    ),
 }
 """By the first bytes of a file, which are in no text: what it is, and what to do."""
 
@@ -149,7 +152,7 @@ def _open_by_arrow(codec: str) -> Callable[[str], BinaryIO]:
 
 _DECOMPRESSORS: dict[re.Pattern[bytes], Callable[[str], BinaryIO]] = {
     re.compile(rb"\x1f\x8b"): _open_by_library(gzip.open),
-    re.compile(rb"BZh[1-9]1AY&SY"): _open_by_library(bz2.open),
+    re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"): _open_by_library(bz2.open),
     re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00"): _open_by_library(lzma.open),
     re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"): _open_by_arrow("zstd"),
     re.compile(rb"\x04\x22\x4d\x18"): _open_by_arrow("lz4"),

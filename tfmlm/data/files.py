@@ -25,6 +25,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from tfmlm.config import DataConfig
+from tfmlm.data.arrow_files import UnreadBatch, iterate_batches, read_schema
 from tfmlm.data.compressed import READ_ERRORS, cut_rows, open_bytes
 from tfmlm.data.remote_files import open_remote_file
 from tfmlm.errors import UserError, first_line
@@ -50,24 +51,6 @@ class NoColumnError(NoTextError):
 def split_column_names(data: DataConfig) -> list[str]:
     """The dotted names in `data.text_column`."""
     return [name.strip() for name in data.text_column.split(",")]
-
-
-def select_texts(table: pa.Table, names: list[str]) -> list[str]:
-    """Joins the named columns of each row, lists at any depth included, by a space.
-
-    Args:
-        table: rows with columns of text, see `check_columns`.
-        names: dotted names.
-
-    Returns:
-        The texts that are not blank, in order.
-    """
-    is_plain = len(names) == 1 and names[0] in table.column_names
-    if is_plain and table.schema.field(names[0]).type in _STRINGS:
-        texts = table.column(names[0]).to_pylist()
-    else:
-        texts = [join_columns(row, names) for row in table.to_pylist()]
-    return [text for text in texts if text and not text.isspace()]
 
 
 def join_columns(row: dict[str, Any], names: list[str], skip_missing: bool = False) -> str:
@@ -198,7 +181,7 @@ class BadRow(NamedTuple):
     Attributes:
         file: the path, or the URL without secrets.
         row: number of the first such row, from 1: a line of text or JSON, a record of CSV with the header
-            as the first, a row of Parquet.
+            as the first, a row of Parquet, Arrow or a dataset.
         reason: what is wrong.
         num_rows: how many rows are lost.
         is_whole: whether the first is a good row that has no such column.
@@ -240,13 +223,20 @@ def read_batches(file: str, data: DataConfig) -> Iterator[Batch]:
     name = hide_secrets(file)
     try:
         for batch in _READERS[data.source](file, data):
-            yield _name_bad_rows(batch, name, num_rows + 1)
+            yield name_bad_rows(batch, name, num_rows + 1)
             num_rows += len(batch)
     except READ_ERRORS as error:
         yield [BadRow(name, num_rows + 1, _describe(error))]
 
 
-def _name_bad_rows(batch: Batch, file: str, first_row: int) -> Batch:
+def name_bad_rows(batch: Batch, file: str, first_row: int) -> Batch:
+    """Gives the bad rows of a batch the name of their file, and their numbers.
+
+    Args:
+        batch: follows others.
+        file: as `BadRow` has it.
+        first_row: number of the first item.
+    """
     if BadRow not in map(type, batch):
         return batch
     return [
@@ -322,10 +312,14 @@ def _read_json(file: str, data: DataConfig) -> Iterator[Batch]:
         most=data.max_text_bytes,
         skip_missing=data.on_bad_rows == "error",
     )
-    yield from make_batches(map(to_text, _read_objects(file, data.max_text_bytes)))
+    yield from make_batches(map(to_text, _read_objects(file, data.max_text_bytes, data.field)))
 
 
-def _read_objects(file: str, most: int) -> Iterator[dict[str, Any] | str | BadRow]:
+def _read_objects(file: str, most: int, field: str | None) -> Iterator[dict[str, Any] | str | BadRow]:
+    if field is not None:
+        with _open_text(file) as letters:
+            yield from _parse_array(letters, most, field)
+        return
     with _open_text(file, most) as lines:
         num_blank, first = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
         if not first.lstrip().startswith("["):
@@ -531,21 +525,19 @@ def _parse_plain_csv(records: memoryview, columns: list[str], names: list[str]) 
 
 def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
     names = split_column_names(data)
-    with _open_parquet(file) as table:
+    # A second reader of the file, for both are at places of their own.
+    with _open_parquet(file) as table, _open_bytes_of(file) as content:
         columns = table.schema_arrow.names
-        wanted = [column for column in columns if any(f"{name}.".startswith(f"{column}.") for name in names)]
+        wanted = list_wanted(columns, names)
         empty = dict.fromkeys(columns)
-        repeated = next((column for column in wanted if columns.count(column) > 1), None)
-        if repeated is not None:
-            raise pa.ArrowInvalid(f"column {repeated!r} is there more than once")
         for group in range(table.num_row_groups):
-            size = _measure_group(table.metadata.row_group(group), wanted, file)
+            size = _measure_group(table.metadata.row_group(group), wanted, content)
             if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
             longest = size.longest_repeated
             if longest * TEXTS_A_BATCH > _BATCH_BYTES and len(wanted) == 1:
-                longest = _find_longest_repeated(file, group, wanted[0]) or longest
+                longest = _find_longest_repeated(content, group, wanted[0]) or longest
             if size.num_bytes > _BATCH_BYTES:
                 longest = max(longest, data.max_text_bytes)
             num_rows = max(1, min(TEXTS_A_BATCH, _BATCH_BYTES // max(1, longest)))
@@ -560,6 +552,19 @@ def _cut_batch(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], m
         return
     rows = (batch.slice(number, 1) for number in range(batch.num_rows))
     yield from make_batches(text for row in rows for text in _to_texts(row, names, empty, most))
+
+
+def list_wanted(columns: list[str], names: list[str]) -> list[str]:
+    """The columns that dotted names may mean.
+
+    Raises:
+        pa.ArrowInvalid: one of them is there twice.
+    """
+    wanted = [column for column in columns if any(f"{name}.".startswith(f"{column}.") for name in names)]
+    repeated = next((column for column in wanted if columns.count(column) > 1), None)
+    if repeated is not None:
+        raise pa.ArrowInvalid(f"column {repeated!r} is there more than once")
+    return wanted
 
 
 class _GroupSize(NamedTuple):
@@ -582,25 +587,22 @@ class _GroupSize(NamedTuple):
         return self.num_bytes / max(1, self.num_rows)
 
 
-def _measure_group(group: Any, wanted: list[str], file: str) -> _GroupSize:
+def _measure_group(group: Any, wanted: list[str], content: BinaryIO) -> _GroupSize:
     chunks = [group.column(number) for number in range(group.num_columns)]
     chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
     num_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
     dictionaries = [chunk.dictionary_page_offset for chunk in chunks if chunk.dictionary_page_offset]
-    longest = 0
-    if dictionaries:
-        with open_remote_file(file) if is_url(file) else Path(file).open("rb") as content:
-            longest = max(_read_page_size(content, place) for place in dictionaries)
+    longest = max((_read_page_size(content, place) for place in dictionaries), default=0)
     return _GroupSize(group.num_rows, num_bytes, min(longest, num_bytes))
 
 
-def _find_longest_repeated(file: str, group: int, column: str) -> int | None:
+def _find_longest_repeated(content: BinaryIO, group: int, column: str) -> int | None:
     """Bytes of the longest text that a column of strings holds once for several rows; else `None`.
 
     The first row is enough: Arrow gives the whole dictionary with it.
     """
-    with _open_parquet(file, read_dictionary=[column], pre_buffer=False) as table:
-        first = next(table.iter_batches(1, row_groups=[group], columns=[column])).column(0)
+    table = parquet.ParquetFile(content, read_dictionary=[column])
+    first = next(table.iter_batches(1, row_groups=[group], columns=[column])).column(0)
     if not pa.types.is_dictionary(first.type):
         return None
     return pc.max(pc.binary_length(first.dictionary)).as_py() or 0
@@ -632,7 +634,64 @@ def _read_page_size(content: BinaryIO, place: int) -> int:
     return number >> 1  # zigzag, of a number that is not negative
 
 
-def _to_texts(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], most: int) -> Batch:
+def _read_arrow(file: str, data: DataConfig) -> Iterator[Batch]:
+    for batch in iterate_batches(file):
+        if isinstance(batch, UnreadBatch):
+            yield from make_batches(repeat(_bad(batch.reason), batch.num_rows))
+        else:
+            yield from read_record_batch(batch, data)
+
+
+def read_record_batch(batch: pa.RecordBatch, data: DataConfig) -> Iterator[Batch]:
+    """The texts of Arrow's rows, in parts that do not take much memory.
+
+    Args:
+        batch: of any size, from a file that nobody has checked.
+        data: the columns, and the longest text.
+
+    Raises:
+        pa.ArrowInvalid: the batch is broken as a whole.
+    """
+    batch.validate()
+    names, most = split_column_names(data), data.max_text_bytes
+    empty = dict.fromkeys(batch.schema.names)
+    batch = batch.select(list_wanted(batch.schema.names, names))
+    num_rows = TEXTS_A_BATCH
+    if any(map(_may_repeat, batch.schema.types)):  # then a row may come to as much as the whole
+        num_rows = max(1, min(num_rows, _BATCH_BYTES // max(1, batch.nbytes)))
+    for first in range(0, batch.num_rows, num_rows):
+        for part in _halve(batch.slice(first, num_rows)):
+            is_long = part.num_rows == 1 and part.nbytes > 4 * most + _PAGE_HEADERS_BYTES
+            yield (
+                [_bad(_describe_longest(most))]
+                if is_long
+                else _to_texts(part, names, empty, most, check=True)
+            )
+
+
+def _may_repeat(of: pa.DataType) -> bool:
+    """Whether one text in memory may stand in many rows of a column."""
+    if pa.types.is_dictionary(of) or pa.types.is_run_end_encoded(of):
+        return True
+    views = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_list_view)
+    if any(is_view(of) for is_view in views) or pa.types.is_large_list_view(of):
+        return True
+    return any(_may_repeat(of.field(number).type) for number in range(of.num_fields))
+
+
+def _halve(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in halves of halves, until none but single rows is large."""
+    if batch.num_rows <= 1 or batch.nbytes <= _BATCH_BYTES:
+        yield batch
+        return
+    middle = batch.num_rows // 2
+    yield from _halve(batch.slice(0, middle))
+    yield from _halve(batch.slice(middle))
+
+
+def _to_texts(
+    batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], most: int, check: bool = False
+) -> Batch:
     """The texts of a batch, each on its own if there is one that Python cannot hold, such as a far date.
 
     Args:
@@ -640,8 +699,11 @@ def _to_texts(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], mo
         names: dotted names.
         empty: a row of all columns.
         most: bytes of a text.
+        check: whether the lists and texts in it may lie elsewhere than in its memory.
     """
     try:
+        if check:
+            batch.validate(full=True)
         if len(names) == 1 and batch.schema.names == names and batch.schema.types[0] in _STRINGS:
             texts = [text or "" for text in batch.column(0).to_pylist()]
             return texts if batch.nbytes <= most else [_check_text(text, most) for text in texts]
@@ -651,10 +713,11 @@ def _to_texts(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], mo
             kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not readable"
             return [_bad(f"{kind}: {_describe(error)}")]
         rows = (batch.slice(number, 1) for number in range(batch.num_rows))
-        return [text for row in rows for text in _to_texts(row, names, empty, most)]
+        return [text for row in rows for text in _to_texts(row, names, empty, most, check)]
 
 
 _READERS: dict[str, Callable[[str, DataConfig], Iterator[Batch]]] = {
+    "arrow": _read_arrow,
     "csv": _read_csv,
     "json": _read_json,
     "parquet": _read_parquet,
@@ -670,17 +733,18 @@ def _open_text(
     return _decode(content if cut_at is None else cut_rows(content, cut_at), encoding, newline)
 
 
+def _open_bytes_of(file: str) -> BinaryIO:
+    return open_remote_file(file) if is_url(file) else Path(file).open("rb")
+
+
 @contextmanager
-def _open_parquet(
-    file: str, read_dictionary: list[str] | None = None, pre_buffer: bool = True
-) -> Iterator[parquet.ParquetFile]:
-    """Arrow itself reads what lies on this machine, without Python; the settings are Arrow's."""
-    settings = {"read_dictionary": read_dictionary, "pre_buffer": pre_buffer}
+def _open_parquet(file: str) -> Iterator[parquet.ParquetFile]:
+    """Arrow itself reads what lies on this machine, without Python."""
     if not is_url(file):
-        with parquet.ParquetFile(file, **settings) as table:
+        with parquet.ParquetFile(file) as table:
             yield table
         return
-    with open_remote_file(file) as content, parquet.ParquetFile(content, **settings) as table:
+    with open_remote_file(file) as content, parquet.ParquetFile(content) as table:
         yield table
 
 
@@ -753,23 +817,32 @@ _LONGEST_WORD_OF_JSON = 16
 """Characters, and more, of what may be cut at the end of a chunk without being a string: `-Infinity`."""
 
 
-def _parse_array(letters: TextIO, most: int) -> Iterator[dict[str, Any] | BadRow]:
+def _parse_array(letters: TextIO, most: int, field: str | None = None) -> Iterator[dict[str, Any] | BadRow]:
     """The items of a JSON list one by one, up to the end or to what is wrong.
 
     Args:
         letters: the file.
         most: bytes of an item, so that no more than that is held.
+        field: of the object that the file is, which holds the list; the file is the list if there is none.
     """
     items = _ItemsOfArray(letters, most)
     try:
-        for row in items:
+        for row in items.take_list() if field is None else items.take_field(field):
             yield _to_object(row)
+        items.expect_end()
     except (ValueError, RecursionError) as error:
-        yield _bad(f"not a valid JSON list: {_describe(error)}")
+        what = "not a valid JSON list" if field is None else f"data.field {field!r} cannot be read"
+        yield _bad(f"{what}: {_describe(error)}")
+
+
+_IN_STRING = re.compile(r'[^"\\]*')
+_WORD = re.compile(r'[^\s,:"\[\]{}]*')
+
+_FIELDS_SHOWN = 20
 
 
 class _ItemsOfArray:
-    """Reads a JSON list a chunk at a time."""
+    """Reads a JSON list, or what lies around it, a chunk at a time."""
 
     def __init__(self, letters: TextIO, most: int) -> None:
         self._letters = letters
@@ -777,16 +850,86 @@ class _ItemsOfArray:
         self._text = ""
         self._place = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def take_list(self) -> Iterator[Any]:
+        """The items of the list that comes next."""
         self._expect("[")
         if self._peek() == "]":
             self._place += 1
-        else:
+            return
+        yield self._take_item()
+        while self._expect(",]") == ",":
             yield self._take_item()
-            while self._expect(",]") == ",":
-                yield self._take_item()
+
+    def take_field(self, name: str) -> Iterator[Any]:
+        """The items of the list in a field of the object that comes next; other fields are passed over."""
+        others: list[str] = []
+        is_found = False
+        end = self._expect("{")
+        if self._peek() == "}":
+            end = self._expect("}")
+        while end != "}":
+            found = self._take_item() if self._peek() == '"' else self._expect('"')
+            self._expect(":")
+            if found != name:
+                others.append(found)
+                del others[_FIELDS_SHOWN:]
+                self._skip_value()
+            elif is_found:
+                raise ValueError("it is there twice")
+            elif self._peek() != "[":
+                raise ValueError("it holds no list")
+            else:
+                is_found = True
+                yield from self.take_list()
+            end = self._expect(",}")
+        if not is_found:
+            raise ValueError(f"there is no such field (the fields are: {', '.join(others)})")
+
+    def expect_end(self) -> None:
+        """Raises ValueError if there is more."""
         if self._peek():
             raise ValueError("more follows its end")
+
+    def _skip_value(self) -> None:
+        """Passes over a value of any size, as far as brackets and quotes tell where it ends."""
+        depth = 0
+        while True:
+            letter = self._peek()
+            if letter in "[{":
+                depth += 1
+            elif letter in "]}":
+                depth -= 1
+            if not letter or depth < 0 or (depth == 0 and letter in ",:"):
+                raise ValueError(f"{letter!r} stands where a value must" if letter else "it ends early")
+            if letter == '"':
+                self._skip_string()
+            elif letter in "[]{},:":
+                self._place += 1
+            else:
+                self._skip_all(_WORD)
+            if depth == 0:
+                return
+
+    def _skip_string(self) -> None:
+        self._place += 1
+        while self._skip_all(_IN_STRING) != '"':
+            self._place += 2  # a backslash, and what it stands before
+            if self._place > len(self._text):
+                self._place = len(self._text)
+                self._read_more()
+                self._place += 1
+        self._place += 1
+
+    def _skip_all(self, letters: re.Pattern[str]) -> str:
+        """Passes over such letters; the next one."""
+        while True:
+            skipped = letters.match(self._text, self._place)
+            assert skipped
+            self._place = skipped.end()
+            if self._place < len(self._text):
+                return self._text[self._place]
+            if not self._read_more():
+                raise ValueError("it ends early")
 
     def _read_more(self) -> bool:
         chunk = self._letters.read(_CHUNK_BYTES)
@@ -852,7 +995,7 @@ def _find_schema_of_json(file: str, data: DataConfig) -> pa.Schema | None:
     names = split_column_names(data)
     missing = set(names)
     example: dict[str, Any] = {}
-    for row in islice(_read_objects(file, data.max_text_bytes), _FIRST_ROWS):
+    for row in islice(_read_objects(file, data.max_text_bytes, data.field), _FIRST_ROWS):
         if isinstance(row, dict):
             missing -= {
                 name for name in missing if any(isinstance(p, str) for p in _collect(row, name, name))
@@ -904,7 +1047,13 @@ def _find_schema_of_parquet(file: str, data: DataConfig) -> pa.Schema | None:
         return table.schema_arrow if table.metadata.num_rows else None
 
 
+def _find_schema_of_arrow(file: str, data: DataConfig) -> pa.Schema | None:
+    del data
+    return read_schema(file)
+
+
 _SCHEMAS: dict[str, Callable[[str, DataConfig], pa.Schema | None]] = {
+    "arrow": _find_schema_of_arrow,
     "csv": _find_schema_of_csv,
     "json": _find_schema_of_json,
     "parquet": _find_schema_of_parquet,

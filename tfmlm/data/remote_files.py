@@ -207,6 +207,8 @@ class _RemoteFile(io.RawIOBase):
 def _connect(url: str) -> tuple[Any, str]:
     """The file system, of which fsspec keeps one for each process, a fork too, and the file's name in it."""
     options = {name: _web_options(name) for name in _WEB if f"{name}://" in url}
+    if url.startswith("zip://"):
+        options["zip"] = {"skip_instance_cache": True}  # else a new archive of the same name is not seen
     fs, path = fsspec.url_to_fs(url, **options)
     return fs, path
 
@@ -251,6 +253,8 @@ def _advise(url: str, error: Exception) -> str:
     if isinstance(error, ImportError):
         missing = getattr(error.__cause__ or error, "name", None)
         return f"pip install {missing}" if missing and missing in str(error) else "install its driver"
+    if scheme == "zip":
+        return "fetch the archive again, or unpack it"
     return (
         "check data.train_files and data.validation_files, the connection, and the credentials for "
         f"{scheme}:// in this environment"

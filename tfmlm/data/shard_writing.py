@@ -29,6 +29,7 @@ from tfmlm.data.shards import (
 )
 from tfmlm.data.splitting import load_texts
 from tfmlm.errors import UserError, reason_of
+from tfmlm.remote_folders import make_folder
 
 _OWN_FILE = r"((train|validation)-\d{5,}\.tfrecord|manifest\.json)"
 _OWN_FILES = re.compile(rf"tokenizer/?|{_OWN_FILE}|\.{_OWN_FILE}\.[0-9a-f]{{32}}")
@@ -80,7 +81,7 @@ def prepare_shards(
 
 def _clear(folder: str, settings: dict[str, Any]) -> None:
     """Makes an empty folder of a new one, an unfinished one, or one of the same settings."""
-    tf.io.gfile.makedirs(folder)
+    make_folder(folder)
     names = sorted(tf.io.gfile.listdir(folder))
     others = [name for name in names if not _OWN_FILES.fullmatch(name)]
     if others:

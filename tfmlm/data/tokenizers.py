@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import find_inside, read_json
+from tfmlm.model_layouts import refuse_pointer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
             if not folder.is_dir():
                 folder = Path(snapshot_download(name, allow_patterns=[*_DATA_FILES, *_METADATA]))
             _copy_what_is_known(folder, Path(known), name)
+            _add_what_is_missing(Path(known), name)
             tokenizer = AutoTokenizer.from_pretrained(known, trust_remote_code=False)
         except UserError:
             raise
@@ -112,10 +114,12 @@ def _copy_what_is_known(folder: Path, known: Path, name: str) -> None:
     for file_name in _DATA_FILES:
         file = find_inside(folder, file_name, whose)
         if file:
+            refuse_pointer(folder / file_name, whose)
             (known / file_name).symlink_to(file)
     for file_name, allowed in _METADATA.items():
         file = find_inside(folder, file_name, whose)
         if file:
+            refuse_pointer(folder / file_name, whose)
             metadata = _keep_known(read_json(file), allowed, file_name, name)
             (known / file_name).write_text(json.dumps(metadata), encoding="utf-8")
 
@@ -127,6 +131,105 @@ def _keep_known(metadata: Any, allowed: frozenset[str], file_name: str, name: st
     if unknown and file_name != "config.json":  # which is there for the model
         _LOGGER.warning("tokenizer %s: %s leaves out %s", name, file_name, ", ".join(map(repr, unknown)))
     return {key: value for key, value in metadata.items() if key in allowed}
+
+
+def _add_what_is_missing(known: Path, name: str) -> None:
+    """Tells the special tokens of a `tokenizer.json` that is there without what says so.
+
+    Raises:
+        UserError: they cannot be told, or there is no vocabulary, or nothing says of what kind it is.
+    """
+    there = {path.name for path in known.iterdir()}
+    if not there.intersection(_DATA_FILES):
+        raise UserError(
+            f"tokenizer.name_or_path {name!r} holds no tokenizer: it has neither tokenizer.json nor another "
+            "vocabulary such as vocab.txt"
+        )
+    if there.intersection({"tokenizer_config.json", "special_tokens_map.json"}):
+        return
+    if "tokenizer.json" not in there:
+        if "config.json" not in there:
+            raise UserError(
+                f"tokenizer.name_or_path {name!r} holds no tokenizer: it has no tokenizer.json, and neither "
+                "tokenizer_config.json nor config.json, one of which must say of what kind its vocabulary is"
+            )
+        return
+    roles = tell_special_tokens(read_json(known / "tokenizer.json"))
+    missing = [role.replace("_", " ") for role in ("mask_token", "pad_token") if role not in roles]
+    if not missing:
+        (known / "special_tokens_map.json").write_text(json.dumps(roles), encoding="utf-8")
+    if "config.json" in there:
+        return
+    if missing:
+        raise UserError(
+            f"tokenizer {name!r} is a tokenizer.json alone, which does not tell its {' and '.join(missing)}; "
+            "put its tokenizer_config.json or special_tokens_map.json beside it"
+        )
+    kind = {"tokenizer_class": PreTrainedTokenizerFast.__name__}
+    (known / "tokenizer_config.json").write_text(json.dumps(kind), encoding="utf-8")
+
+
+# === Special tokens of a tokenizer.json alone ===
+
+_USUAL_NAMES = {
+    "mask_token": ("[MASK]", "<mask>"),
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<cls>", "<s>"),
+    "sep_token": ("[SEP]", "<sep>", "</s>"),
+}
+
+
+def tell_special_tokens(fields: Any) -> dict[str, str]:
+    """The special tokens that a `tokenizer.json` tells, by role.
+
+    Padding and the unknown token stand in it, and the post-processor adds the first and the last token of a
+    text. Where nothing says so, the only special token of a usual name has the role.
+
+    Args:
+        fields: what the file holds.
+
+    Raises:
+        TypeError, LookupError, AttributeError: it is no `tokenizer.json`.
+    """
+    special = [token["content"] for token in fields["added_tokens"] if token.get("special")]
+    first, last = _find_added(fields.get("post_processor") or {})
+    told = {
+        "pad_token": (fields.get("padding") or {}).get("pad_token"),
+        "unk_token": _find_unknown(fields["model"]),
+        "cls_token": first,
+        "sep_token": last,
+    }
+    roles: dict[str, str] = {}
+    for role, names in _USUAL_NAMES.items():
+        usual = [name for name in names if name in special]
+        token = told.get(role) or (usual[0] if len(usual) == 1 else None)
+        if token in special:
+            roles[role] = str(token)
+    return roles
+
+
+def _find_added(processor: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The tokens that a post-processor puts before and after a text."""
+    if processor.get("type") == "Sequence":
+        added = [_find_added(each) for each in processor["processors"]]
+        return next((pair for pair in added if any(pair)), (None, None))
+    if processor.get("type") in ("BertProcessing", "RobertaProcessing"):
+        return processor["cls"][0], processor["sep"][0]
+    if processor.get("type") == "TemplateProcessing":
+        pieces = [piece.get("SpecialToken", {}).get("id") for piece in processor["single"]]
+        return (pieces[0], pieces[-1]) if pieces else (None, None)
+    return None, None
+
+
+def _find_unknown(model: dict[str, Any]) -> str | None:
+    if model.get("type") == "Unigram":
+        number = model.get("unk_id")
+        return None if number is None else model["vocab"][number][0]
+    return model.get("unk_token")
+
+
+# === Checks ===
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokenizerFast:

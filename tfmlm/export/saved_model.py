@@ -88,6 +88,8 @@ def export_saved_model(
     except OSError as error:
         raise _explain(root, error) from error
     try:
+        for inner in ("assets", "variables"):
+            (unfinished / inner).mkdir()  # with the mode that the umask gives; TensorFlow's own is 0755
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
         _write_description(unfinished / DESCRIPTION_FILE, fill_mask, tokenizer, text_input is not None)

@@ -206,7 +206,9 @@ def _describe_source(config: Config) -> str:
         names = [f"`{redact_path(file)}`" for file in data.train_files]
         more = f" and {len(names) - _MOST_FILES:,} more" if len(names) > _MOST_FILES else ""
         return f"Files of the type {data.source}: {', '.join(names[:_MOST_FILES])}{more}."
-    return f"Tokenized text in `{redact_path(data.source)}`."
+    if is_shard_folder(data.source):
+        return f"Tokenized text in `{redact_path(data.source)}`."
+    return f"The dataset in `{redact_path(data.source)}`, split `{data.split}`, column `{data.text_column}`."
 
 
 def _describe_training(config: Config, result: Result, environment: TrainingEnvironment) -> str:

@@ -10,6 +10,7 @@ from tfmlm.config import Config
 from tfmlm.config.load import load_config
 from tfmlm.errors import UserError
 from tfmlm.export_layout import list_versions
+from tfmlm.model_layouts import describe_folder
 from tfmlm.remote_folders import bring_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
 from tfmlm.training.model import load_model_folder
@@ -58,7 +59,9 @@ def load_trained(name: str, overrides: list[str]) -> tuple[Config, Path]:
     model_dir = RunFolder(path).model_dir if RunFolder(path).model_dir.is_dir() else path
     config_file = model_dir / RUN_CONFIG_NAME
     if not config_file.exists():
+        layout = describe_folder(model_dir)
         raise UserError(
-            f"{name!r} is no finished run and no model folder of one: it has no {RUN_CONFIG_NAME}"
+            f"{name!r} is no finished run and no model folder of one: "
+            f"{layout or f'it has no {RUN_CONFIG_NAME}'}"
         )
     return load_config(config_file, overrides), model_dir

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from transformers import (
     CONFIG_MAPPING,
     TF_MODEL_FOR_MASKED_LM_MAPPING,
@@ -27,6 +27,7 @@ from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import find_inside, read_json
+from tfmlm.model_layouts import describe_folder, describe_layout, refuse_pointer
 from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
 from tfmlm.training.layers import check_rematerialized
@@ -34,11 +35,6 @@ from tfmlm.training.sizes import check_counts, check_size
 from tfmlm.training.weights import Diagnosis, list_weight_files, name_as_pytorch, read_weights
 
 _LOGGER = logging.getLogger(__name__)
-
-_HOW_TO_CONVERT = (
-    "pickled PyTorch weights are not read, since opening a pickle can run code; convert them once where "
-    "PyTorch is: AutoModelForMaskedLM.from_pretrained(NAME).save_pretrained(FOLDER)"
-)
 
 _MISFITS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError),
@@ -182,16 +178,37 @@ def _fetch_weights(name_or_path: str) -> Path:
                 f"weights of {name_or_path!r} cannot be fetched: {first_line(error)}{advise_offline()}"
             ) from error
     if not list_weight_files(folder):
-        raise UserError(
-            f"model {name_or_path!r} has no weights (model.safetensors or tf_model.h5); {_HOW_TO_CONVERT}"
+        raise _explain_no_weights(
+            name_or_path, describe_layout(_list_names(name_or_path)) or describe_folder(folder)
         )
     return folder
 
 
+def _explain_no_weights(name_or_path: str, layout: str | None) -> UserError:
+    return UserError(
+        f"model {name_or_path!r} has no weights (model.safetensors or tf_model.h5); "
+        f"{layout or 'fetch the model again'}"
+    )
+
+
+def _list_names(name_or_path: str) -> list[str]:
+    """The files of a repository on the Hub, or none if it does not say."""
+    try:
+        return list_repo_files(name_or_path)
+    except (OSError, ValueError):  # also where it may not be asked, or the name is a folder
+        return []
+
+
 def _read_config(name_or_path: str) -> PretrainedConfig:
     """Reads `config.json` without the library's loader, which may open other files that it names."""
-    if Path(name_or_path).is_dir() and not Path(name_or_path, "config.json").exists():
-        raise UserError(f"model folder {name_or_path!r} has no config.json; give a Hugging Face model folder")
+    if Path(name_or_path).is_dir():
+        layout = describe_folder(Path(name_or_path))
+        if layout:
+            raise _explain_no_weights(name_or_path, layout)
+        if not Path(name_or_path, "config.json").exists():
+            raise UserError(
+                f"model folder {name_or_path!r} has no config.json; give a Hugging Face model folder"
+            )
     try:
         fields = _read_fields(name_or_path)
         model_type = fields.get("model_type") or _guess_model_type(name_or_path)
@@ -202,8 +219,10 @@ def _read_config(name_or_path: str) -> PretrainedConfig:
             fields, name_or_path=name_or_path
         )
     except (OSError, RecursionError, *_MISFITS) as error:
+        layout = None if Path(name_or_path).is_dir() else describe_layout(_list_names(name_or_path))
         raise UserError(
-            f"model.name_or_path {name_or_path!r} cannot be loaded: {first_line(error)}{advise_offline()}"
+            f"model.name_or_path {name_or_path!r} cannot be loaded: {layout or first_line(error)}"
+            f"{advise_offline()}"
         ) from error
     return model_config
 
@@ -216,6 +235,7 @@ def _read_fields(name_or_path: str) -> dict[str, Any]:
         file = cached_file(name_or_path, "config.json")
     if file is None:
         raise ValueError("config.json is no file")
+    refuse_pointer(Path(file), f"model {name_or_path!r}")
     fields = read_json(Path(file))
     if not isinstance(fields, dict):
         raise TypeError("config.json holds no mapping")

@@ -34,6 +34,7 @@ from transformers.utils import TF2_WEIGHTS_INDEX_NAME, TF2_WEIGHTS_NAME
 
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import find_inside, read_json, stays_inside
+from tfmlm.model_layouts import refuse_pointer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -226,15 +227,19 @@ def list_weight_files(folder: Path) -> list[Path]:
     """The files that hold a model's weights: safetensors before h5, and of each the single file first.
 
     Raises:
-        UserError: an index names a file that is not there, or a file is a link out of the folder.
+        UserError: an index names a file that is not there, or a file is a link out of the folder, or a
+            pointer of Git LFS.
     """
     for single, index in (
         (SAFETENSORS_SINGLE_FILE, SAFETENSORS_INDEX_FILE),
         (TF2_WEIGHTS_NAME, TF2_WEIGHTS_INDEX_NAME),
     ):
-        if find_inside(folder, single, f"model {str(folder)!r}"):
+        whose = f"model {str(folder)!r}"
+        if find_inside(folder, single, whose):
+            refuse_pointer(folder / single, whose)
             return [folder / single]
-        if find_inside(folder, index, f"model {str(folder)!r}"):
+        if find_inside(folder, index, whose):
+            refuse_pointer(folder / index, whose)
             return _read_index(folder / index)
     return []
 
@@ -250,6 +255,7 @@ def _read_index(path: Path) -> list[Path]:
             raise UserError(
                 f"{str(path)!r} names {name!r}, which is no file beside it; fetch the model again"
             )
+        refuse_pointer(path.parent / name, f"model {str(path.parent)!r}")
     return [path.parent / name for name in sorted(names)]
 
 
