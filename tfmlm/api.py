@@ -53,8 +53,11 @@ def train(
     return finished.result if finished else None
 
 
+# A string is a sequence of strings to the type system; the first of the two that fits is taken.
 @overload
-def fill(model: str | PathLike[str], texts: str, top_k: int = 5) -> list[list[Candidate]]: ...
+def fill(  # type: ignore[overload-overlap]
+    model: str | PathLike[str], texts: str, top_k: int = 5
+) -> list[list[Candidate]]: ...
 
 
 @overload
@@ -81,10 +84,10 @@ def fill(
     """
     if top_k < 1:
         raise UserError(f"top_k is {top_k}; it must be 1 or more")
-    several = [texts] if isinstance(texts, str) else list(texts)
-    wrong = next((text for text in several if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise UserError(f"texts hold {wrong!r}; each must be a string")
+    several: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    wrong = [text for text in several if not isinstance(text, str)]
+    if wrong:
+        raise UserError(f"texts hold {wrong[0]!r}; each must be a string")
     with _quiet_libraries():
         filled = load_predictor(str(model), top_k)(several)
     return filled[0] if isinstance(texts, str) else filled

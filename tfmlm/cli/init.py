@@ -51,9 +51,7 @@ def _init(options: argparse.Namespace) -> int:
     except FileExistsError:
         raise _refuse_overwriting(path) from None
     except OSError as error:
-        raise UserError(
-            f"{str(path)!r} cannot be written: {error.strerror}; give an --output"
-        ) from error
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}; give an --output") from error
     show(f"{describe_suggestion(suggestion)}\nwritten      {path}\n\nnext         tfmlm train {path}")
     return 0
 
