@@ -225,7 +225,7 @@ class UserCallbacks(tf.keras.callbacks.Callback):
         self._loss = _WeightedMean()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Shows them the model, and begins the epoch in which the run is."""
+        """Shows them the model."""
         params = {
             "epochs": self._num_epochs,
             "steps": self._epochs.first_step(1) or None,
@@ -235,12 +235,15 @@ class UserCallbacks(tf.keras.callbacks.Callback):
             callback.set_params(dict(params))
             callback.set_model(self.model)
         self._evaluated_step = self._log.step
-        self._epoch = self._epochs.count(self._log.step)
+        self._is_in_epoch = False
         self._call("on_train_begin")
-        self._call("on_epoch_begin", self._epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Passes it on."""
+        """Passes it on, and begins an epoch if the one before has ended."""
+        if not self._is_in_epoch:
+            self._epoch = self._epochs.count(self._log.step)
+            self._is_in_epoch = True
+            self._call("on_epoch_begin", self._epoch)
         self._call("on_train_batch_begin", self._number(self._log.step), logs={})
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -251,12 +254,10 @@ class UserCallbacks(tf.keras.callbacks.Callback):
         self._call("on_train_batch_end", self._number(self._log.step - 1), logs=figures | found)
         if self._epochs.count(self._log.step) > self._epoch:
             self._end_epoch(figures | found)
-            self._epoch = self._epochs.count(self._log.step)
-            self._call("on_epoch_begin", self._epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Ends the last epoch, if steps of it were done, and the training."""
-        if self._loss.weight:
+        """Ends the epoch that the last step is amid, and the training."""
+        if self._is_in_epoch:
             self._end_epoch(dict(self._log.figures))
         self._call("on_train_end", logs={})
 
@@ -274,6 +275,7 @@ class UserCallbacks(tf.keras.callbacks.Callback):
         return {f"val_{name}": figure for name, figure in found.items()}
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
+        self._is_in_epoch = False
         self._call("on_epoch_end", self._epoch, logs=figures | {"loss": self._loss.take()})
 
     def _call(self, event: str, *place: int, logs: dict[str, float] | None = None) -> None:
