@@ -60,6 +60,11 @@ def test_one_that_fails_costs_no_step_and_the_run_goes_on(
     arguments = f"arguments: {{path: {events}}}"
     failing = f"train.callbacks=[{{class: {RECORDER}, arguments: {{path: {events}, fail_at: 5}}}}]"
     overrides = ["data.validation_fraction=0.2", "train.checkpoint_every_steps=50"]
+    assert train(tmp_path, config, *overrides, "train.callbacks=[{class: tests.my_callbacks.Refuses}]") == 2
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "tfmlm: train.callbacks 'tests.my_callbacks.Refuses' cannot be made: ValueError: there is no project "
+        "of this name; mend it or take it out"
+    )
     assert train(tmp_path, config, *overrides, failing) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line == (

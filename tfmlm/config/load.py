@@ -297,6 +297,10 @@ def _check_containers(settings: DictConfig) -> None:
             value = section.get(item.name)
             if isinstance(value, DictConfig if str(item.type).startswith("list") else ListConfig):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be of type {item.type}")
+            if str(item.type).startswith("list[dict"):
+                for number, each in enumerate(value or []):
+                    if not isinstance(each, DictConfig):
+                        raise UserError(f"{name}.{item.name}[{number}] is {each!r}; it must be a mapping")
             if any("\0" in str(text) for text in (value if isinstance(value, ListConfig) else [value])):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be without the character NUL")
 
