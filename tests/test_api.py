@@ -58,7 +58,7 @@ def test_train_reads_a_finished_run_again(form: str, word_run: Finished, tmp_pat
     given = {"file": run_dir / "config.yaml", "config": config, "mapping": asdict(config)}[form]
     result = tfmlm.train(given, [f"run.output_dir={run_dir}"])
     assert asdict(result) == json.loads((word_run.run_dir / "result.json").read_text())
-    with pytest.raises(UserError, match="data.block_size is 0"):
+    with pytest.raises(UserError, match=r"data\.block_size is 0"):
         tfmlm.train(given, ["data.block_size=0"])
 
 

@@ -31,7 +31,7 @@ FROM = ["--text", "my_notes/", "--model", "model"]
 
 
 def test_what_is_written_is_what_is_trained_with(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    odd = "run.sample_texts=['${HOME} \\u202e: #<mask>']"
+    odd = r"run.sample_texts=['\${HOME} \u202e: #<mask>']"
     said = ["optimizer.learning_rate=3e-4", odd]
     assert main(["init", said[0], *FROM, said[1]]) == 0
     printed = capfd.readouterr().out
@@ -39,11 +39,10 @@ def test_what_is_written_is_what_is_trained_with(world: Path, capfd: pytest.Capt
     written = (world / "my_notes.yaml").read_text()
     assert load_config("my_notes.yaml") == suggestion.config
     assert written == write_commented(suggestion)
+    unwrapped = " ".join(line.strip().removeprefix("# ") for line in written.splitlines())
     for choice in suggestion.choices:
         assert choice.reason in printed
-        assert f"# Here: {choice.reason}." in " ".join(written.split()).replace(" # ", " ").replace(
-            "#", "\n#"
-        ) or (choice.reason.split()[0] in written)
+        assert f"Here: {choice.reason}." in unwrapped
     assert printed.endswith("next         tfmlm train my_notes.yaml\n")
     # A second one writes over nothing, and neither does one of another name.
     assert main(["init", *FROM]) == 2
