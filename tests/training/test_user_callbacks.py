@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny import SENTENCES
-from tests.tiny_run import make_config
+from tests.tiny_run import make_config, name_workers, start
+from tests.waiting import WAIT_SECONDS
 from tfmlm.cli.main import main
 from tfmlm.config import Config
 from tfmlm.config.load import dump_config
@@ -137,6 +139,28 @@ def number_by_hand(num_steps: int, num_blocks: int) -> list[int]:
         blocks = range(4 * step + 1, 4 * step + 5)
         number = 0 if any(block % num_blocks == 0 for block in blocks) else number + 1
     return numbers
+
+
+@pytest.mark.long
+def test_the_first_of_several_workers_alone_calls_them(tmp_path: Path, text_file: Path) -> None:
+    """And one that stops the training there ends it with a line, where others would wait for ever."""
+    config = make_config(tmp_path, text_file, max_steps=4)
+    events = tmp_path / "events.jsonl"
+    callbacks = [
+        {"class": RECORDER, "arguments": {"path": str(events)}},
+        {"class": "tests.my_callbacks.StopAtOnce"},
+    ]
+    config = replace(config, train=replace(config.train, callbacks=callbacks))
+    workers = [start(config, tmp_path / "config.yaml", **worker) for worker in name_workers(2)]
+    errors = [worker.communicate(timeout=WAIT_SECONDS)[1].splitlines()[-1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 75]
+    assert all(
+        "'tests.my_callbacks.StopAtOnce' stops the training, which it cannot" in line for line in errors
+    )
+    assert [event for event, *_ in read_events(events)] == [
+        *("train_begin", "epoch_begin", "batch_begin", "batch_end")
+    ]
+    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
 
 
 # === Trackers ===
