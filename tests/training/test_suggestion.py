@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from tests.data.web import TOKEN, running_site
 from tests.tiny import SENTENCES, write_hub_folder
 from tfmlm.cli.init import describe_suggestion
 from tfmlm.config import Config
@@ -46,7 +47,7 @@ def value_of(suggestion: Suggestion, key: str) -> object:
     return getattr(getattr(suggestion.config, section), name)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_texts=st.integers(1, 3000),
     machine=st.sampled_from(sorted(MACHINES)),
@@ -127,7 +128,7 @@ def test_a_run_that_has_begun_keeps_its_settings(
     Path(notes, "b.md").write_text("\n\n".join(SENTENCES * 50))
     monkeypatch.setattr(module, "_look_at_machine", lambda: MACHINES["gpus"])
 
-    again = suggest_config([notes.rstrip("/")], model, [])
+    again = suggest_config([f"./{notes}".rstrip("/")], f"{model}/", [])
     assert again.has_begun
     assert again.config == first.config
     open_run_folder(RunFolder(again.config.run_dir), again.config)  # would refuse another run
@@ -143,6 +144,22 @@ def test_a_run_that_has_begun_keeps_its_settings(
     other = suggest_config([notes], model, ["run.name=other"])
     assert not other.has_begun
     assert other.config.train.max_steps is None
+
+
+def test_the_secret_of_a_url_is_that_of_the_command(model: str, notes: str) -> None:
+    with running_site() as site:
+        url = (
+            site.put("/rows.csv", "\n".join(["body", *(f'"{text}"' for text in SENTENCES)]).encode())
+            + f"?{TOKEN}"
+        )
+        first = suggest_config([url], model, [])
+        assert first.config.run.name == "rows"
+        assert (first.config.data.source, first.config.data.text_column) == ("csv", "body")
+        begin(first.config)
+        assert TOKEN not in Path("runs/rows/config.yaml").read_text()
+        again = suggest_config([url], model, [])
+    assert again.has_begun
+    assert again.config == first.config
 
 
 def test_a_run_of_another_text_is_not_taken_for_this_one(model: str, notes: str) -> None:

@@ -10,6 +10,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -104,7 +105,9 @@ def suggest_config(texts: Sequence[str], model: str, overrides: Sequence[str]) -
     """
     said = parse_overrides(overrides)
     files = [text if is_url(text) else str(Path(text)) for text in texts]
-    asked = {"data.train_files": files, "model.name_or_path": model}
+    # Two spellings of a path are one.
+    folder = str(Path(model)) if Path(model).is_dir() else model
+    asked = {"data.train_files": files, "model.name_or_path": folder}
     choices: list[Choice] = []
 
     def settle(*new: Choice) -> Config:
@@ -130,7 +133,9 @@ def suggest_config(texts: Sequence[str], model: str, overrides: Sequence[str]) -
     begun = _read_begun_run(config.run_address)
     if begun is None or not _is_of(begun, config):
         return Suggestion(config, choices, amount, has_begun=False, kept=[])
-    config_of_run = make_config(begun, overrides)
+    # As they are given now, for of URLs the run keeps no secrets.
+    data = replace(begun.data, train_files=config.data.train_files)
+    config_of_run = make_config(replace(begun, data=data), overrides)
     its, ours = list_settings(config_of_run), list_settings(config)
     kept = [Kept(key, its[key], ours[key]) for key in compare_settings(its, ours)]
     choices = [choice._replace(value=its[choice.key]) for choice in choices]
