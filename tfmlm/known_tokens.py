@@ -8,7 +8,10 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TFMLM_SERVING_TOKEN")
+_VARIABLES = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TFMLM_SERVING_TOKEN"),
+    *("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"),
+)
 
 _SURE_LENGTH = 8
 """Characters of a token that is none by chance, and so is looked for within a value."""

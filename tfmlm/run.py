@@ -45,6 +45,7 @@ from tfmlm.training.run_log import plot_metrics
 from tfmlm.training.setup import Setup, set_up
 from tfmlm.training.strategy import describe_devices
 from tfmlm.training.train import Trained, train
+from tfmlm.training.user_callbacks import find_callbacks
 from tfmlm.urls import is_url
 
 _SAMPLE_TOP_K = 5
@@ -96,6 +97,7 @@ def _run_as_chief(config: Config) -> FinishedRun:
 
 def _train_and_export(config: Config, folder: RunFolder) -> Result:
     check_target(config.export)
+    find_callbacks(config)  # what is wrong with one is said before the text is read
     setup = set_up(config)
     samples_before = _fill_before_training(config, folder, setup)
     with pushing_in_background(config, folder, setup) as (callbacks, offer_checkpoint):

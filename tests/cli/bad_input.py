@@ -188,6 +188,129 @@ CONFIGURATION = [
 ]
 
 
+FROM_TEXT = "train --model {folder}/model --text"
+INIT = "init --output {folder}/new.yaml --model {folder}/model --text"
+
+WITHOUT_CONFIGURATION = [
+    Case("nothing to train", "train", "there is no configuration; give a YAML file, or --text and --model"),
+    Case("a text without a model", "train --text {folder}/texts.txt", "--model is not given"),
+    Case("a model without a text", "init --model {folder}/model", "--text is not given"),
+    Case(
+        "a configuration beside a text",
+        f"{FROM_TEXT} {{folder}}/texts.txt {CONFIG_PATH}",
+        "beside --text there is no configuration",
+    ),
+    Case("no text there", f"{FROM_TEXT} {{folder}}/nowhere", "is no file, folder or glob of files"),
+    Case(
+        "a folder without text",
+        f"{FROM_TEXT} {{folder}}/pictures",
+        "has no file whose ending is known, such as .txt, .md, .jsonl, .csv or .parquet (they are: .png)",
+        write("pictures/a.png", "x"),
+    ),
+    Case(
+        "a folder of several kinds",
+        f"{INIT} {{folder}}/mixed",
+        "has files of several kinds (1 csv, 1 text); choose with data.source=KIND",
+        then(write("mixed/a.csv", "text\na\n"), write("mixed/b.txt", "a\n")),
+    ),
+    Case(
+        "several columns of text",
+        f"{FROM_TEXT} {{folder}}/rows.csv",
+        "has several columns of text (title, body); choose with data.text_column=title, or join",
+        write(
+            "rows.csv",
+            "title,body\n" + "what it is about in a few words,and what is said of it at length\n" * 9,
+        ),
+    ),
+    Case(
+        "no column of text",
+        f"{FROM_TEXT} {{folder}}/rows.jsonl",
+        "has no column of text; the columns are: a, b",
+        write("rows.jsonl", '{"a": 1, "b": 2.5}\n'),
+    ),
+    Case(
+        "a column that is not there",
+        f"{FROM_TEXT} {{folder}}/rows.jsonl data.text_column=c",
+        "data.text_column 'c' does not exist; the columns are: a",
+        write("rows.jsonl", '{"a": "some words that are text"}\n'),
+    ),
+    Case("a text of blanks", f"{FROM_TEXT} {{folder}}/texts.txt", "text", write("texts.txt", "\n \n")),
+    Case(
+        "a setting that cannot be",
+        f"{FROM_TEXT} {{folder}}/texts.txt data.block_size=0",
+        "data.block_size is 0; it must be more than 0",
+    ),
+    Case(
+        "a model that is not there",
+        "train --model {folder}/nowhere --text {folder}/texts.txt",
+        "nowhere' is not a folder; give a model folder or a Hub id",
+    ),
+    Case(
+        "a model without weights",
+        f"{FROM_TEXT} {{folder}}/texts.txt",
+        "has no weights (model.safetensors or tf_model.h5)",
+        remove("model/model.safetensors"),
+    ),
+    Case(
+        "a configuration that is there already",
+        f"{INIT} {{folder}}/texts.txt --output {CONFIG_PATH}",
+        "config.yaml' is there already and stays",
+    ),
+    Case(
+        "a configuration in no folder",
+        f"{INIT} {{folder}}/texts.txt --output {{folder}}/nowhere/a.yaml",
+        "a.yaml' cannot be written: No such file or directory",
+    ),
+]
+
+
+def give_callback(name: str, arguments: str = "") -> str:
+    """The command with a callback; blanks within a word are no-break spaces."""
+    more = f",\u00a0arguments:\u00a0{{{{{arguments}}}}}" if arguments else ""
+    return f"{TRAIN} train.callbacks=[{{{{class:\u00a0{name}{more}}}}}]"
+
+
+CALLBACKS = [
+    Case(
+        "a callback that is no mapping",
+        f"{TRAIN} train.callbacks=[wandb.keras.WandbCallback]",
+        "train.callbacks[0] is 'wandb.keras.WandbCallback'; it must be a mapping",
+    ),
+    Case(
+        "a key that a callback has not",
+        f"{TRAIN} train.callbacks=[{{{{name:\u00a0a.B}}}}]",
+        "train.callbacks[0] is {'name': 'a.B'}; it must be {class: IMPORT.PATH, arguments: {NAME: VALUE}}",
+    ),
+    Case(
+        "a path without a module",
+        give_callback("Mine"),
+        "it must be an import path such as my_module.My",
+    ),
+    Case(
+        "a module that is not there",
+        give_callback("no_such.Mine"),
+        "train.callbacks 'no_such.Mine' cannot be imported: No module named 'no_such'",
+    ),
+    Case("a class that is not there", give_callback("json.Mine"), "cannot be imported: module 'json' has no"),
+    Case(
+        "a class of another kind",
+        give_callback("collections.OrderedDict"),
+        "is no subclass of tf.keras.callbacks.Callback",
+    ),
+    Case("a function", give_callback("os.system", "command:\u00a0ls"), "is no subclass of tf.keras"),
+    Case(
+        "an argument that it does not take",
+        give_callback("tests.my_callbacks.Recorder", "file:\u00a0a"),
+        "does not take these arguments: missing a required argument: 'path'; it takes (path: ",
+    ),
+    Case(
+        "a password for a tracker",
+        give_callback("a.B", "uri:\u00a0'http://me:secret@host/'"),
+        "train.callbacks[0].arguments has a URL with a user or password",
+    ),
+]
+
+
 def write_manifest(**values: object) -> Arrange:
     shard = {"name": "a.tfrecord", "num_blocks": 1, "num_tokens": 1, "num_bytes": 0, "sha256": ""}
     fields = {
@@ -852,6 +975,8 @@ CLIENT = [
 
 TABLE: dict[str, list[Case]] = {
     "Configuration": CONFIGURATION,
+    "Without a configuration": WITHOUT_CONFIGURATION,
+    "Callbacks": CALLBACKS,
     "Data": DATA,
     "Tokenizer": TOKENIZER,
     "Model": MODELS,

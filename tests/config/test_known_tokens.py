@@ -20,7 +20,7 @@ TOKEN = "hf_QwErTyUiOpAsDfGh"
 @given(
     key=st.sampled_from([*KEYS, "model.config.a.b", "data.train_files[0]"]),
     around=st.sampled_from(["{}", "a {} b", "https://x/?token={}"]),
-    variable=st.sampled_from(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TFMLM_SERVING_TOKEN"]),
+    variable=st.sampled_from(["HF_TOKEN", "TFMLM_SERVING_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"]),
     is_override=st.booleans(),
 )
 def test_a_known_token_is_refused_wherever_it_stands(

@@ -67,7 +67,7 @@ def _choose_completer(action: argparse.Action) -> dict[str, object] | None:
 
     if action.dest == "overrides":
         return _complete_keys()
-    if action.metavar == "FILE" or action.dest in ("config", "model"):
+    if action.metavar == "FILE" or action.dest in ("config", "model", "text"):
         return dict(shtab.FILE)
     if action.metavar == "FOLDER" or action.dest in ("folder", "runs"):
         return dict(shtab.DIRECTORY)

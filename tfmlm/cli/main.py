@@ -21,6 +21,7 @@ from tfmlm.cli import (
     doctor,
     evaluate,
     export,
+    init,
     predict,
     prepare,
     push,
@@ -39,7 +40,10 @@ from tfmlm.errors import (
     in_one_line,
 )
 
-_COMMANDS = (train, prepare, evaluate, report, predict, score, query, export, serve, push, config, doctor)
+_COMMANDS = (
+    *(train, init, prepare, evaluate, report, predict, score, query, export, serve, push, config),
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

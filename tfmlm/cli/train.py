@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import posixpath
 from typing import TYPE_CHECKING
 
+from tfmlm.cli.init import add_text_and_model, describe_suggestion, suggest
 from tfmlm.cli.shared import add_overrides, describe_masks, show, start_libraries
 from tfmlm.errors import UserError
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
+    from tfmlm.config import Config
     from tfmlm.run import FinishedRun
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `train` to the other commands."""
-    train = commands.add_parser("train", help="train, evaluate and export as a configuration says")
-    train.add_argument("config", help="YAML file, such as configs/quickstart.yaml")
+    train = commands.add_parser(
+        "train", help="train, evaluate and export as a configuration says, or --text and --model"
+    )
+    train.add_argument("config", nargs="?", help="YAML file, such as configs/quickstart.yaml")
     add_overrides(train)
+    add_text_and_model(train)
     train.set_defaults(command=_train, goes_on=True)
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tfmlm.config.load import load_config
-
-    config = load_config(options.config, options.overrides)
-    start_libraries()
+    config = _configure(options)
     from tfmlm.run import run
 
     finished = run(config)
@@ -33,6 +36,21 @@ def _train(options: argparse.Namespace) -> int:
     if finished and finished.unpushed:
         raise UserError(finished.unpushed)
     return 0
+
+
+def _configure(options: argparse.Namespace) -> Config:
+    """The configuration of a file, or one that is chosen and said."""
+    from tfmlm.config.load import load_config
+
+    if options.text is None and options.model is None:
+        if options.config is None:
+            raise UserError("there is no configuration; give a YAML file, or --text and --model")
+        config = load_config(options.config, options.overrides)
+        start_libraries()
+        return config
+    suggestion = suggest(options)
+    show(describe_suggestion(suggestion))
+    return suggestion.config
 
 
 def describe_run(finished: FinishedRun) -> str:
@@ -54,4 +72,6 @@ def describe_run(finished: FinishedRun) -> str:
         lines += ["", *describe_masks(text, masks)]
     example = next(iter(finished.samples), "TEXT WITH A MASK")
     lines += ["", f"next         tfmlm predict {result.model_dir} {example!r}"]
+    if result.saved_model_dir:
+        lines.append(f"             tfmlm serve {posixpath.dirname(result.saved_model_dir)}")
     return "\n".join(lines)

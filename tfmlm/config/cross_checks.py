@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from tfmlm.config.licenses import LICENSES
@@ -50,6 +51,7 @@ def check_config(config: Config) -> None:
             "it is to guess; raise one"
         )
     _check_source(config.data)
+    _check_callbacks(config.train)
     _check_optimizer(config.optimizer)
     _check_evaluation(config.train, config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):
@@ -116,6 +118,33 @@ def _check_evaluation(train: TrainConfig, data: DataConfig) -> None:
             "train.evaluate_each_epoch is true and a stream's epochs are not known; use "
             "train.evaluate_every_steps"
         )
+
+
+def _check_callbacks(train: TrainConfig) -> None:
+    for number, item in enumerate(train.callbacks):
+        key, path, arguments = f"train.callbacks[{number}]", item.get("class"), item.get("arguments")
+        further = [name for name in item if name not in ("class", "arguments")]
+        if further or not isinstance(path, str) or not isinstance(arguments, dict | None):
+            raise UserError(
+                f"{key} is {item!r}; it must be {{class: IMPORT.PATH, arguments: {{NAME: VALUE}}}}"
+            )
+        if not re.fullmatch(r"\w+(\.\w+)+", path):
+            raise UserError(
+                f"{key}.class is {path!r}; it must be an import path such as my_module.MyCallback"
+            )
+        if any(isinstance(text, str) and has_password(text) for text in _list_leaves(arguments)):
+            raise UserError(
+                f"{key}.arguments has a URL with a user or password, which would be written into files; "
+                "leave it out: trackers take it from the environment"
+            )
+
+
+def _list_leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _list_leaves(item)
+    else:
+        yield value
 
 
 def _check_source(data: DataConfig) -> None:

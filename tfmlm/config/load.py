@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import yaml
@@ -43,16 +44,49 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or a key or a value is wrong; the message names it.
     """
+    return _merge(partial(_read_yaml, Path(path)), overrides or [], repr(str(path)))
+
+
+def make_config(settings: Config | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Makes a configuration of sections in memory, applies overrides, and checks the whole.
+
+    Args:
+        settings: a mapping of sections, each a mapping of keys; texts are taken as they are. Or a `Config`.
+        overrides: as of `load_config`.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it.
+    """
+    sections = asdict(settings) if isinstance(settings, Config) else settings
+    return _merge(partial(_read_mapping, sections), overrides, "the settings")
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys `section.key` that overrides set, with their values as YAML has them.
+
+    Raises:
+        UserError: one is not of that form.
+    """
+    sections = cast(dict[str, Any], OmegaConf.to_container(_parse_overrides(list(overrides)), resolve=False))
+    return {
+        f"{section}.{key}": value
+        for section, values in sections.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
+
+
+def _merge(read: Callable[[], DictConfig], overrides: Sequence[str], whose: str) -> Config:
     tokens = list_known_tokens()
-    for override in overrides or []:
+    for override in overrides:
         _refuse_tokens(override.partition("=")[0], override, tokens)
-    parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
+    parts = (read(), _parse_overrides(list(overrides)))
     for part in parts:
         _refuse_secrets(part)
     try:
         settings = OmegaConf.merge(*parts)
     except (OmegaConfBaseException, TypeError) as error:
-        raise UserError(f"overrides do not fit {str(path)!r}: {first_line(error)}") from error
+        raise UserError(f"overrides do not fit {whose}: {first_line(error)}") from error
     config = _to_config(cast(DictConfig, settings))
     check_config(config)
     return config
@@ -60,11 +94,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def dump_config(config: Config) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one, but for secrets in URLs."""
-    text = OmegaConf.to_yaml(settings := _escape(asdict(hide_secrets_of(config))))
+    return dump_settings(asdict(hide_secrets_of(config)))
+
+
+def dump_settings(settings: Mapping[str, Any]) -> str:
+    """Keys and values as YAML, in which texts are what they are."""
+    text = OmegaConf.to_yaml(escaped := _escape(settings))
     if escape_controls(text) == text:
         return text
     # YAML's own escapes, of all that is not ASCII.
-    return yaml.safe_dump(settings, default_flow_style=False, sort_keys=False)
+    return yaml.safe_dump(escaped, default_flow_style=False, sort_keys=False)
 
 
 def hide_secrets_of(config: Config) -> Config:
@@ -79,10 +118,12 @@ def hide_secrets_of(config: Config) -> Config:
 
 def _escape(value: Any) -> Any:
     """Keeps `${` in texts what it is: unescaped it would be an interpolation, which is refused."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _escape(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_escape(item) for item in value]
+    if isinstance(value, PurePath):
+        return _escape(str(value))
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
@@ -137,6 +178,9 @@ CUTS_OF_A_STEP = {
 }
 """With these another, a run may go on: that a step has as many blocks, the checkpoint makes sure of."""
 
+_OBSERVERS = {"run.output_dir", "distribute.wait_seconds", "train.callbacks"}
+"""Keys that say nothing about what is trained."""
+
 LENGTHS = {"train.max_steps", "train.epochs", "train.max_seconds"}
 """With more of these a run may go on, a finished one too."""
 
@@ -161,7 +205,7 @@ def list_settings(config: Config) -> dict[str, Any]:
         f"{section}.{key}": value
         for section, values in asdict(hide_secrets_of(config)).items()
         for key, value in values.items()
-        if section != "hub" and f"{section}.{key}" not in ("run.output_dir", "distribute.wait_seconds")
+        if section != "hub" and f"{section}.{key}" not in _OBSERVERS
     }
 
 
@@ -195,6 +239,15 @@ def _read_yaml(path: Path) -> DictConfig:
             f"config file {str(path)!r} is a list; it must hold sections such as `run:` and `data:`"
         )
     return settings
+
+
+def _read_mapping(settings: object) -> DictConfig:
+    if not isinstance(settings, Mapping):
+        raise UserError(f"settings are {settings!r}; they must be a mapping of sections such as run and data")
+    try:
+        return cast(DictConfig, OmegaConf.create(_escape(settings)))
+    except (OmegaConfBaseException, *_VALUE_ERRORS) as error:
+        raise UserError(f"settings hold a value that no configuration takes: {first_line(error)}") from error
 
 
 def _parse_overrides(overrides: list[str]) -> DictConfig:
@@ -244,6 +297,10 @@ def _check_containers(settings: DictConfig) -> None:
             value = section.get(item.name)
             if isinstance(value, DictConfig if str(item.type).startswith("list") else ListConfig):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be of type {item.type}")
+            if str(item.type).startswith("list[dict"):
+                for number, each in enumerate(value or []):
+                    if not isinstance(each, DictConfig):
+                        raise UserError(f"{name}.{item.name}[{number}] is {each!r}; it must be a mapping")
             if any("\0" in str(text) for text in (value if isinstance(value, ListConfig) else [value])):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be without the character NUL")
 

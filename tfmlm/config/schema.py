@@ -269,6 +269,12 @@ class TrainConfig:
     early_stopping_patience: int | None = _key(
         None, "evaluations in a row without a lower loss after which training stops.", POSITIVE
     )
+    callbacks: list[dict[str, Any]] = _key(
+        list,
+        "Keras callbacks of your own: a list of `{class: IMPORT.PATH, arguments: {…}}`, called at each step "
+        "and epoch, by the first worker alone. They say nothing about what is trained: a run goes on with "
+        "others.",
+    )
     resume: Literal["auto", "never"] = _key(
         "auto", "`auto` goes on with an interrupted run of the same configuration, `never` refuses."
     )

@@ -97,6 +97,13 @@ def holds_value(schema: pa.Schema, data: DataConfig) -> bool:
     return any(_find_type(row, name) != pa.null() for name in split_column_names(data))
 
 
+def list_text_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Dotted names of the columns that hold text, lists of it included, and of all columns."""
+    row = pa.struct(list(schema))
+    names = list(_list_names(row))
+    return [name for name in names if _find_type(row, name) in _STRINGS], names
+
+
 def _find_type(of: pa.DataType, name: str) -> pa.DataType | None:
     """What lies at a dotted name, lists passed through; None if nothing does."""
     of = _pass_lists(of)

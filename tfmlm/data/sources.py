@@ -396,6 +396,31 @@ def expand_paths(patterns: list[str], source: str) -> list[str]:
     return list(dict.fromkeys(files))
 
 
+def group_by_source(paths: list[str]) -> dict[str | None, list[str]]:
+    """Files that folders, globs and files stand for, by the source that their endings tell.
+
+    Args:
+        paths: local ones, or URLs of single files.
+
+    Returns:
+        By value of `data.source`, the files in order; under None those whose ending tells none. Empty where
+        nothing is found.
+    """
+    grouped: dict[str | None, list[str]] = {}
+    for file in chain.from_iterable(map(_list_all, paths)):
+        path = strip_protocol(file).partition("?")[0] if is_url(file) else file
+        source = next((each for each, suffixes in _SUFFIXES.items() if path.endswith(suffixes)), None)
+        grouped.setdefault(source, []).append(file)
+    return grouped
+
+
+def _list_all(path: str) -> list[str]:
+    if is_url(path) or Path(path).is_file():
+        return [path]
+    found = Path(path).rglob("*") if Path(path).is_dir() else map(Path, glob.glob(path, recursive=True))
+    return sorted(str(file) for file in found if file.is_file())
+
+
 def _find_remote(pattern: str, source: str) -> list[str]:
     files = find_remote_files(pattern, (*_SUFFIXES[source], ZIP_SUFFIX, f"/{DICT_NAME}"))
     _refuse_several_splits(files, pattern)

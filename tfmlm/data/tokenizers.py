@@ -248,8 +248,17 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
             f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; "
             "use one whose numbers have no such gap"
         )
+    try:
+        tokenizer.backend_tokenizer.encode(_UNKNOWN_TO_ALL)
+    except Exception as error:  # the library in Rust has no other class
+        raise UserError(
+            f"tokenizer {name!r} cannot take a text: {first_line(error)}; use another one"
+        ) from error
     return tokenizer
 
+
+_UNKNOWN_TO_ALL = "a \U000e0fff"
+"""A character that Unicode has not given away, so that a token for what is unknown has to be there."""
 
 _MOST_IDS = 2**24
 """Tables that are indexed by ids have a row for each number, whether it is a token or not."""

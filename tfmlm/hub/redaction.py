@@ -14,8 +14,8 @@ from tfmlm.urls import hide_secrets, is_url
 
 _SECTIONS = ("data", "tokenizer", "masking", "model", "optimizer", "train", "distribute")
 _SEED = "run.seed"
-_PRIVATE = ("distribute.tpu",)
-"""Says where a machine is, and nothing about the model."""
+_PRIVATE = ("distribute.tpu", "train.callbacks")
+"""Say where a machine is or whom it reports to, and nothing about the model."""
 
 _TEXTS = ("run.sample_texts",)
 """May begin like a path."""

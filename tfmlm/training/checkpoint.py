@@ -130,6 +130,13 @@ class TrainingCheckpoint:
         self.seconds.assign(seconds)
         self._begin(self._state, _NEWEST, self._num_kept)
 
+    def save_at_once(self, seconds: float) -> None:
+        """Saves the present step, if it is not, and returns when it is written."""
+        self.wait()
+        if self.newest != self.folder / _name_checkpoint(_NEWEST, int(self._model.step.numpy())):
+            self.save(seconds)
+            self.wait()
+
     def save_best(self, loss: float) -> None:
         """Saves the weights of the lowest evaluation loss so far, and removes the ones before."""
         self.best_loss.assign(loss)

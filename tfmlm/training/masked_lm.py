@@ -42,6 +42,7 @@ class MaskedLanguageModel(tf.keras.Model):
     def __init__(self, model: TFPreTrainedModel, config: Config) -> None:
         super().__init__()
         self.model = model
+        self.built = True  # as the model in it is; Keras summarizes no other
         self.trained_variables = choose_trained(model.trainable_variables, config.model)
         # Every replica counts the same, so nothing is aggregated; under XLA on several GPUs nothing could be,
         # for replicas are not merged there (tf-keras issue 385).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from tfmlm.config import Config
+from tfmlm.config import Config, ModelConfig
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
 from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
@@ -32,7 +33,13 @@ from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
 from tfmlm.training.layers import check_rematerialized
 from tfmlm.training.sizes import check_counts, check_size
-from tfmlm.training.weights import Diagnosis, list_weight_files, name_as_pytorch, read_weights
+from tfmlm.training.weights import (
+    Diagnosis,
+    list_tensor_names,
+    list_weight_files,
+    name_as_pytorch,
+    read_weights,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,17 +65,43 @@ def check_model(config: Config) -> None:
     Raises:
         UserError: the model is unknown, cannot go the whole way, or takes no such blocks.
     """
-    fields = config.model.config
-    if config.model.name_or_path:
-        name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
-        model_config = _override(_read_config(name_or_path), fields)
-    else:
-        model_config = _make_config(fields)
-    _check_head(model_config)
+    model_config = read_model_config(config.model)
     if config.train.rematerialize:
         check_rematerialized(model_config.model_type)
     with suppress(TypeError, ValueError):  # of a length that is no number; making the model says so
         _check_block_size(model_config, config.data.block_size)
+
+
+def read_model_config(model: ModelConfig) -> PretrainedConfig:
+    """The configuration of the model that `model` asks for.
+
+    Raises:
+        UserError: the model is unknown, or cannot go the whole way.
+    """
+    if model.name_or_path:
+        name_or_path = resolve_name_or_path(model.name_or_path, "model.name_or_path")
+        model_config = _override(_read_config(name_or_path), model.config)
+    else:
+        model_config = _make_config(model.config)
+    _check_head(model_config)
+    return model_config
+
+
+_OF_HEADS = re.compile(r"cls\.predictions|lm_head|vocab_|\bpredictions|generator_|pred_layer|mlm")
+"""In names of tensors of the masked-LM heads of all types."""
+
+
+def has_trained_head(model: ModelConfig) -> bool:
+    """Whether the pretrained weights hold a masked-LM head; of a Hub model, after its download.
+
+    Raises:
+        UserError: there are no weights, or they cannot be read.
+    """
+    if not model.name_or_path:
+        return False
+    name_or_path = resolve_name_or_path(model.name_or_path, "model.name_or_path")
+    names = list_tensor_names(_fetch_weights(name_or_path), read_model_config(model))
+    return any(map(_OF_HEADS.search, names))
 
 
 def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPreTrainedModel, Diagnosis]:

@@ -44,6 +44,8 @@ class RunLog(tf.keras.callbacks.Callback):
         seconds: wall-clock seconds of training, resumed parts included and evaluations left out.
         step_seconds: seconds of each step, resumed parts included, but the first one, which traces the graph.
         overflow: masked tokens that found no slot, resumed parts included.
+        figures: of the last step, as they are logged.
+        evaluation: the last one, and `evaluated_step` the step after which it was.
     """
 
     def __init__(self, logs_dir: Path, first_step: int, seconds: float, tokens_per_step: int) -> None:
@@ -51,6 +53,9 @@ class RunLog(tf.keras.callbacks.Callback):
         self.step = self._first_step = first_step
         self.seconds = seconds
         self.tokens_per_step = tokens_per_step
+        self.figures: dict[str, float] = {}
+        self.evaluation: Evaluation | None = None
+        self.evaluated_step = first_step
         self._path = logs_dir / METRICS_NAME
         with _explained_errors(self._path):
             logs_dir.mkdir(parents=True, exist_ok=True)
@@ -88,10 +93,12 @@ class RunLog(tf.keras.callbacks.Callback):
         self._model_overflow, row["overflow"] = row["overflow"], row["overflow"] - self._model_overflow
         self.overflow += int(row["overflow"])
         row["tokens_per_second"] = self.tokens_per_step * num_steps / elapsed
+        self.figures = row
         self._write(row)
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         """Adds a row of what an evaluation after the last step found."""
+        self.evaluation, self.evaluated_step = evaluation, self.step
         figures = evaluation._asdict() | {"perplexity": evaluation.perplexity}
         self._write({f"eval_{name}": figure for name, figure in figures.items()})
 

@@ -74,9 +74,14 @@ def _make_multi_worker(timeout_seconds: float) -> tf.distribute.Strategy:
 def _choose(cluster: Cluster) -> str:
     if cluster.num_workers > 1:
         return "multi_worker"
-    if os.environ.get("TPU_NAME") or _has_local_tpu():
+    if has_tpu():
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def has_tpu() -> bool:
+    """True where `TPU_NAME` names a TPU, and on a TPU VM."""
+    return bool(os.environ.get("TPU_NAME")) or _has_local_tpu()
 
 
 def _has_local_tpu() -> bool:

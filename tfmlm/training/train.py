@@ -17,12 +17,18 @@ from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.signals import noting_stop_signals
 from tfmlm.training.agreement import agree_on_start, restore_together
-from tfmlm.training.callbacks import EvaluateAndChoose, StopTogether, make_callbacks, make_due_check
+from tfmlm.training.callbacks import (
+    EvaluateAndChoose,
+    StopTogether,
+    make_callbacks,
+    make_due_check,
+)
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.progress import make_progress
 from tfmlm.training.run_log import RunLog
 from tfmlm.training.setup import Setup, explained_failures
+from tfmlm.training.user_callbacks import calling_user_callbacks
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -140,13 +146,16 @@ def fit(
         return
     with (
         explained_failures(setup),
+        calling_user_callbacks(
+            config, log, setup.data.train.num_blocks, setup.blocks_per_step, checkpoint
+        ) as users,
         closing(make_progress(setup.model.optimizer.learning_rate, log)) as progress,
     ):
         own_callbacks = make_callbacks(config, setup.model, checkpoint, log, evaluating, stopping)
         setup.model.fit(
             make_batches(config, setup, log.step),
             steps_per_epoch=setup.total_steps - log.step,
-            callbacks=[*own_callbacks, *callbacks, progress],
+            callbacks=[*own_callbacks, *callbacks, *users, progress],
             verbose=0,
         )
 

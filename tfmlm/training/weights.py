@@ -259,6 +259,16 @@ def _read_index(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted(names)]
 
 
+def list_tensor_names(folder: Path, model_config: PretrainedConfig) -> list[str]:
+    """Names of the tensors in a folder's files, without reading one.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    with ExitStack() as files:
+        return list(_open_all(folder, model_config, files))
+
+
 def _open_all(folder: Path, model_config: PretrainedConfig, files: ExitStack) -> dict[str, _Stored]:
     """The tensors of all files by PyTorch's names; they can be read until `files` is closed."""
     stored: dict[str, _Stored] = {}
