@@ -91,8 +91,10 @@ def test_the_exports_signatures(version: Path) -> None:
     assert set(loaded.signatures) == {
         "serving_default",
         "text",
+        "text_options",
         "ids",
         "ids_int64",
+        "ids_options",
         "logits",
         "logits_int64",
     }

@@ -81,7 +81,7 @@ def export_saved_model(
     model, tokenizer = load_model_folder(model_dir)
     fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)
     text_input, notes = _make_text_input(tokenizer, config, corpus)
-    signatures = Signatures(fill_mask, text_input)
+    signatures = Signatures(fill_mask, text_input, config.max_top_k)
     root = Path(config.dir, name)
     try:
         unfinished = begin_version(root)
@@ -90,7 +90,8 @@ def export_saved_model(
     try:
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
-        _write_description(unfinished / DESCRIPTION_FILE, fill_mask, tokenizer, text_input is not None)
+        description = _describe(fill_mask, tokenizer, config, takes_texts=text_input is not None)
+        (unfinished / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
         version = add_version(unfinished, root)
@@ -149,16 +150,17 @@ def _make_text_input(
     return None, [f"the export takes ids and no texts: {reason}"]
 
 
-def _write_description(
-    path: Path, fill_mask: FillMask, tokenizer: PreTrainedTokenizerFast, takes_texts: bool
-) -> None:
-    description = {
+def _describe(
+    fill_mask: FillMask, tokenizer: PreTrainedTokenizerFast, config: ExportConfig, *, takes_texts: bool
+) -> dict[str, object]:
+    """What a program that finds the export may want to know."""
+    return {
         "model_type": fill_mask.model.config.model_type,
         "mask_token": tokenizer.mask_token,
         "max_length": fill_mask.max_length,
         "max_masks": fill_mask.max_masks,
         "top_k": fill_mask.top_k,
+        "max_top_k": config.max_top_k,
         "vocab_size": fill_mask.model.config.vocab_size,
         "text_signature": takes_texts,
     }
-    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
