@@ -230,14 +230,19 @@ def _fill(texts: list[str], predictor: Predictor) -> Samples:
 # === Parts of a run that are commands of their own ===
 
 
-def export_run(config: Config, model_dir: Path) -> Export:
+def export_run(config: Config, model_dir: str | Path, has_text: bool = True) -> Export:
     """Exports a model under the configured name, or the run's.
+
+    Args:
+        config: of the run, or what stands for it.
+        model_dir: the model folder, or a Hub id.
+        has_text: whether the configuration names text on which the tokenization is compared.
 
     Raises:
         UserError: as `export_saved_model`.
     """
     name = config.export.name or config.run.name
-    return export_saved_model(model_dir, config.export, name, _read_corpus(config))
+    return export_saved_model(model_dir, config.export, name, _read_corpus(config) if has_text else ())
 
 
 def _read_corpus(config: Config) -> Iterator[list[str]]:

@@ -48,7 +48,7 @@ def served(any_run: Finished) -> Served:
 
 
 def compute(served: Served, text: str, top_k: int, target_ids: list[int]) -> list[tuple[Any, ...]]:
-    """Position, best ids with scores, and the targets' scores of each mask, in NumPy and one text at a time."""
+    """Position, best ids with scores, and the targets' scores of each mask, in NumPy, for one text."""
     ids = served.tokenizer(text, return_tensors="np")["input_ids"]
     logits = served.model(ids).logits.numpy()[0]
     answers = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -43,17 +43,33 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or a key or a value is wrong; the message names it.
     """
-    tokens = list_known_tokens()
-    for override in overrides or []:
-        _refuse_tokens(override.partition("=")[0], override, tokens)
-    parts = (_read_yaml(Path(path)), _parse_overrides(overrides or []))
+    _refuse_tokens_of(overrides or [])
+    return _merge(_read_yaml(Path(path)), overrides or [], repr(str(path)))
+
+
+def make_config(settings: Mapping[str, Mapping[str, object]], overrides: list[str]) -> Config:
+    """The configuration of what has no YAML file.
+
+    Args:
+        settings: keys by section.
+        overrides: as `load_config` takes them.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it.
+    """
+    _refuse_tokens_of(overrides)
+    return _merge(OmegaConf.create(_escape(dict(settings))), overrides, "the defaults")
+
+
+def _merge(settings: DictConfig, overrides: list[str], name: str) -> Config:
+    parts = (settings, _parse_overrides(overrides))
     for part in parts:
         _refuse_secrets(part)
     try:
-        settings = OmegaConf.merge(*parts)
+        merged = OmegaConf.merge(*parts)
     except (OmegaConfBaseException, TypeError) as error:
-        raise UserError(f"overrides do not fit {str(path)!r}: {first_line(error)}") from error
-    config = _to_config(cast(DictConfig, settings))
+        raise UserError(f"overrides do not fit {name}: {first_line(error)}") from error
+    config = _to_config(cast(DictConfig, merged))
     check_config(config)
     return config
 
@@ -96,6 +112,12 @@ def _refuse_secrets(settings: DictConfig) -> None:
                 f"config key {key}: {value!r} is an interpolation, which is never resolved; "
                 "write the value itself, or \\${ for these characters"
             )
+
+
+def _refuse_tokens_of(overrides: list[str]) -> None:
+    tokens = list_known_tokens()
+    for override in overrides:
+        _refuse_tokens(override.partition("=")[0], override, tokens)
 
 
 def _refuse_tokens(key: str, value: object, tokens: list[str]) -> None:

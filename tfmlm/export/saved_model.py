@@ -56,7 +56,7 @@ class Export(NamedTuple):
 
 
 def export_saved_model(
-    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]] = ()
+    model_dir: str | Path, config: ExportConfig, name: str, corpus: Iterable[list[str]] = ()
 ) -> Export:
     """Exports a model folder as the next version.
 
@@ -64,7 +64,7 @@ def export_saved_model(
     warm-up requests and batching parameters.
 
     Args:
-        model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer.
+        model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer, or a Hub id.
         config: where to, how many candidates, and whether texts can be sent.
         name: name of the export.
         corpus: texts in batches, on which the tokenization in the graph must equal the tokenizer's.
@@ -103,7 +103,7 @@ def export_saved_model(
 
 
 def _export_to_remote(
-    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]]
+    model_dir: str | Path, config: ExportConfig, name: str, corpus: Iterable[list[str]]
 ) -> Export:
     """Exports here and puts it there: TensorFlow Serving looks for versions and would find half of one."""
     root = posixpath.join(config.dir, name)

@@ -59,8 +59,8 @@ def write_warmup_requests(folder: Path, name: str, samples: Sequence[Sample]) ->
 
     Args:
         folder: a SavedModel whose signatures take `texts` string [N], or `input_ids` and `attention_mask`
-            integer [N, L], and beside them maybe `top_k` int32 [N] and `targets` string [N, T] or `target_ids`
-            int32 [N, T].
+            integer [N, L]; beside them maybe `top_k` int32 [N], and `targets` string or `target_ids` int32
+            [N, T].
         name: of the model in the requests, as the server will know it.
         samples: from the shortest to the longest.
 
