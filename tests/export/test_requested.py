@@ -101,6 +101,24 @@ def test_each_text_gets_what_it_asks_for(served: Served, data: st.DataObject) ->
         assert (outputs["target_scores"][row, num_masks:] == 0).all()
 
 
+def test_targets_alone_and_nothing_at_all(served: Served) -> None:
+    text, mask = f"Return the {served.tokenizer.mask_token}.", served.tokenizer.mask_token
+    outputs = served.ask([text], [0], [[mask]])
+    assert outputs["token_ids"].tolist() == [[[-1]]]
+    ((_, _, _, scores),) = compute(served, text, 0, [served.tokenizer.mask_token_id])
+    np.testing.assert_allclose(outputs["target_scores"][0, 0], scores, atol=1e-6)
+    nothing = served.signatures["text_options"](
+        texts=tf.constant([], tf.string), top_k=tf.constant([], tf.int32), targets=tf.zeros([0, 0], tf.string)
+    )
+    shapes = {name: tuple(value.shape) for name, value in nothing.items()}
+    assert shapes["scores"] == (0, 1, 1)
+    assert shapes["target_scores"] == (0, 1, 0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="targets have no values"):
+        served.signatures["text_options"](
+            texts=tf.constant([text]), top_k=tf.constant([1]), targets=tf.zeros([1, 0], tf.string)
+        )
+
+
 def test_equals_predict_on_the_same_model(served: Served) -> None:
     mask = served.tokenizer.mask_token
     texts = [f"Return the {mask} size.", f"Load the {mask} of the {mask}, if it exists."]

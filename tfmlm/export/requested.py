@@ -42,17 +42,19 @@ class RequestedFill(tf.Module):
             target_ids: int32 [N, T], words whose probabilities are wanted; -1 is none.
 
         Returns:
-            As `FillMask.fill`, where K is the largest of `top_k`, and a text that asks for fewer has token id
-            -1, an empty token and score 0 in the rest. Beside that `target_ids` int32 [N, T], `target_tokens`
-            string [N, T] and `target_scores` float32 [N, M, T], probabilities among all words of the
-            vocabulary, in the order in which they were asked for; those of no word, and at no mask, are 0.
+            As `FillMask.fill`, where K is the largest of `top_k`, at least 1, and a text that asks for fewer
+            has token id -1, an empty token and score 0 in the rest. Beside that `target_ids` int32 [N, T],
+            `target_tokens` string [N, T] and `target_scores` float32 [N, M, T], probabilities among all words
+            of the vocabulary, in the order in which they were asked for; those of no word, and at no mask,
+            are 0.
         """
         with tf.control_dependencies(self._check(input_ids, top_k, target_ids)):
             top_k, target_ids = tf.identity(top_k), tf.identity(target_ids)
         at_masks = self.fill_mask.compute_at_masks(input_ids, attention_mask)
         slots, probabilities = at_masks.slots, at_masks.probabilities
 
-        num_candidates = tf.minimum(tf.reduce_max(tf.concat([top_k, [0]], axis=0)), self.fill_mask.num_words)
+        most = tf.reduce_max(tf.concat([top_k, [1]], axis=0))
+        num_candidates = tf.minimum(most, self.fill_mask.num_words)
         scores, token_ids = tf.math.top_k(probabilities, num_candidates)
         is_asked = tf.range(num_candidates) < tf.gather(top_k, slots[:, :1])
         outputs = spread_over_masks(
@@ -84,6 +86,10 @@ class RequestedFill(tf.Module):
             tf.debugging.Assert(
                 tf.reduce_all(num_rows[0] == num_rows[1:]),
                 ["top_k and the targets need a row for each text, and the rows are", num_rows],
+            ),
+            tf.debugging.Assert(
+                (num_rows[0] == 0) | (tf.shape(target_ids)[1] > 0),
+                ['targets have no values; give each text at least one, such as ""'],
             ),
             tf.debugging.Assert(
                 tf.reduce_all((top_k >= 0) & (top_k <= self._max_top_k)),
