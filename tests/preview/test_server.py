@@ -243,6 +243,9 @@ Refuse = Callable[..., str]
 
 @pytest.fixture
 def refuse(capfd: pytest.CaptureFixture[str]) -> Refuse:
+    # Once in a process TensorFlow looks for devices, and says in C++ that it finds no GPU.
+    tf.config.list_logical_devices()
+
     def serve(*flags: str) -> str:
         capfd.readouterr()
         assert main(["serve", *flags]) == 2
