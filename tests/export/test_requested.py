@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from tests.finished import Finished
+from tfmlm.client.answers import Answer, read_answers, read_target_answers
 from tfmlm.config import ExportConfig
 from tfmlm.export.target_words import TargetWords
 from tfmlm.graph_tokenizer.tokenizer import GraphTokenizer
@@ -151,6 +152,67 @@ def test_ids_are_answered_as_their_text_is(served: Served) -> None:
             np.testing.assert_allclose(value.numpy(), of_text[name], atol=1e-6)
         else:
             np.testing.assert_array_equal(value.numpy(), of_text[name])
+
+
+def pad(rows: list[list[Any]], length: int) -> list[list[Any]]:
+    """As a server makes the rows of a request longer: with the first value of the request's tensor."""
+    return [row + [rows[0][0]] * (length - len(row)) for row in rows]
+
+
+def read(outputs: dict[str, Any], row: int, num_targets: int) -> list[Answer]:
+    """What a client reads of its row: candidates, and then targets."""
+    mine = {name: value[row : row + 1].numpy() for name, value in outputs.items()}
+    decode = np.vectorize(lambda token: token.decode() if isinstance(token, bytes) else token, otypes="O")
+    lists = {name: decode(value).tolist() for name, value in mine.items()}
+    return [*read_answers(lists, 1), *read_target_answers(lists, 1, num_targets, None)]
+
+
+@pytest.mark.parametrize("name", ["text_options", "ids_options"])
+def test_requests_that_a_server_joins_are_answered_as_alone(name: str, served: Served) -> None:
+    """Of other lengths, `top_k` and numbers of targets; a last row is repeated up to an allowed size."""
+    mask, mask_id = served.tokenizer.mask_token, served.tokenizer.mask_token_id
+    texts = [
+        f"Return the {mask}.",
+        f"Load the {mask} of the {mask}, if it exists, and return the list.",
+        "No.",
+    ]
+    top_k = [1, 6, 3]
+    words = [[mask], ["", "the" if "the" in served.tokenizer.get_vocab() else mask, mask], [mask, ""]]
+    rows = [served.tokenizer(text)["input_ids"] for text in texts]
+    vocabulary = served.tokenizer.get_vocab() | {"": -1}
+    requests = [
+        {"texts": [text], "top_k": [k], "targets": [targets]}
+        if name == "text_options"
+        else {
+            "input_ids": [ids],
+            "attention_mask": [[1] * len(ids)],
+            "top_k": [k],
+            "target_ids": [[vocabulary[word] for word in targets]],
+        }
+        for text, ids, k, targets in zip(texts, rows, top_k, words, strict=True)
+    ]
+    ask = served.signatures[name]
+    joined: dict[str, list[Any]] = {key: [] for key in requests[0]}
+    for request in [*requests, requests[-1]]:
+        for key, values in request.items():
+            length = max(len(np.atleast_1d(other[key][0])) for other in requests)
+            joined[key] += pad(values, length) if isinstance(values[0], list) else values
+    together = ask(**{key: tf.constant(values) for key, values in joined.items()})
+    assert all(value.shape[0] == 4 for value in together.values())
+    for row, request in enumerate(requests):
+        alone = ask(**{key: tf.constant(values) for key, values in request.items()})
+        num_targets = len(words[row])
+        for mine, other in zip(read(together, row, num_targets), read(alone, 0, num_targets), strict=True):
+            assert (mine.positions, mine.token_ids, mine.tokens) == (
+                other.positions,
+                other.token_ids,
+                other.tokens,
+            )
+            for scores, expected in zip(mine.scores, other.scores, strict=True):
+                np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert mask_id in read(together, 1, 3)[1].token_ids[0]
+    # The first dimension of everything is the batch, else nothing would be joined.
+    assert all(spec.shape[0] is None for spec in ask.structured_outputs.values())
 
 
 def test_what_cannot_be_answered_is_refused(served: Served) -> None:
