@@ -199,11 +199,14 @@ def test_texts_that_are_left_out_leave_the_others_as_they_are(model_dir: Path) -
     skipping = replace(predictor, policy=Policy("skip", "skip"))
     for wrong in (["no"], ["no", "<mask>" + " the" * 200], ["<mask>" + " the" * 200]):
         filled = list(skipping.fill_stream(GivenText(text, "") for text in [*wrong, *TEXTS, *wrong]))
-        assert [each.masks for each in filled] == [
-            *([[]] * len(wrong)),
-            *predictor(TEXTS),
-            *([[]] * len(wrong)),
-        ]
+        answered = [each.masks for each in filled[len(wrong) : -len(wrong)]]
+        for masks, others in zip(answered, predictor(TEXTS), strict=True):
+            for candidates, expected in zip(masks, others, strict=True):
+                assert [each["token"] for each in candidates] == [each["token"] for each in expected]
+                assert [each["sequence"] for each in candidates] == [each["sequence"] for each in expected]
+        assert [each.masks for each in [*filled[: len(wrong)], *filled[-len(wrong) :]]] == [[]] * 2 * len(
+            wrong
+        )
         assert [bool(each.note) for each in filled] == [
             *([True] * len(wrong)),
             *([False] * len(TEXTS)),
