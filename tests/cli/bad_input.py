@@ -626,6 +626,11 @@ PREDICT_AND_EXPORT = [
         "override 'train.epochs=2' changes nothing in an export of ",
     ),
     Case(
+        "text that there is not, for an export of a model",
+        "export {folder}/model data.source=text data.train_files=[{folder}/nowhere.txt]",
+        "nowhere.txt",
+    ),
+    Case(
         "more candidates than a request may have",
         "export {folder}/model export.max_top_k=5000",
         "export.max_top_k is 5000; it must be between 1 and 1000",
@@ -718,6 +723,21 @@ CLIENT = [
         "too many attempts",
         "query http://127.0.0.1:9/v1/models/a <mask> --max-attempts 9",
         "it must be 1 to 5",
+    ),
+    Case(
+        "no candidates of a server",
+        "query http://127.0.0.1:9/v1/models/a <mask> --top-k 0",
+        "top_k is 0; it must be 1 or more",
+    ),
+    Case(
+        "an empty target",
+        "query http://127.0.0.1:9/v1/models/a <mask> --targets=a,",
+        "targets are ['a', '']; give words, none of them empty",
+    ),
+    Case(
+        "a target that is several tokens, tokenized here",
+        "query http://127.0.0.1:9/v1/models/a <mask> --targets=two\u00a0words --tokenizer {folder}/tokens",
+        "target 'two words' is not one token of the vocabulary; choose another word",
     ),
     Case(
         "no certificate",

@@ -39,10 +39,10 @@ def test_an_export_is_named_as_its_model(
     (tmp_path / "models" / "my:bert").mkdir(parents=True)
     (tmp_path / "models" / "my:bert" / "config.json").write_text("{}")
     found = find_exportable(name, [])
-    assert (found.config.run.name, found.has_text) == (export_name, False)
+    assert (found.config.run.name, found.text) == (export_name, "none")
     assert Path(found.name_or_path).is_dir() or found.name_or_path == name
     named = find_exportable(name, ["export.name=mine", "data.source=text", "data.train_files=[a.txt]"])
-    assert (named.config.export.name, named.has_text) == ("mine", True)
+    assert (named.config.export.name, named.text) == ("mine", "named")
     for override in ("train.epochs=2", "model.config.num_hidden_layers=1", "run.name=mine"):
         with pytest.raises(UserError, match="changes nothing in an export"):
             find_exportable(name, [override])
@@ -52,7 +52,7 @@ def test_a_run_is_exported_with_its_own_settings(word_run: Finished) -> None:
     for folder in (word_run.run_dir, word_run.model_dir):
         found = find_exportable(str(folder), ["export.top_k=3"])
         assert (found.config.run.name, found.config.export.name) == ("tiny", "tiny-export")
-        assert (found.config.export.top_k, found.has_text) == (3, True)
+        assert (found.config.export.top_k, found.text) == (3, "of_run")
         assert found.name_or_path == str(word_run.model_dir)
 
 

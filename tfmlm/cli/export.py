@@ -18,8 +18,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _export(options: argparse.Namespace) -> int:
     start_libraries()
     from tfmlm.inference.loading import find_exportable
-    from tfmlm.run import export_run
+    from tfmlm.run import export_model
 
-    export = export_run(*find_exportable(options.model, options.overrides))
+    export = export_model(find_exportable(options.model, options.overrides))
     show("\n".join([export.address, *(f"note: {note}" for note in export.notes)]))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
@@ -70,12 +70,13 @@ class Exportable(NamedTuple):
     Attributes:
         config: that of its run, or the defaults.
         name_or_path: its folder, or a Hub id.
-        has_text: whether `data` names text of the model, on which the tokenization can be compared.
+        text: what `data` says of text on which the tokenization can be compared: that `of_run`, which may be
+            gone by now, `named` by the user, or `none`.
     """
 
     config: Config
     name_or_path: str
-    has_text: bool
+    text: Literal["of_run", "named", "none"]
 
 
 def find_exportable(name: str, overrides: list[str]) -> Exportable:
@@ -90,7 +91,7 @@ def find_exportable(name: str, overrides: list[str]) -> Exportable:
     """
     path = _find_model_dir(locate(name))
     if Path(path, RUN_CONFIG_NAME).exists():
-        return Exportable(load_config(Path(path, RUN_CONFIG_NAME), overrides), path, has_text=True)
+        return Exportable(load_config(Path(path, RUN_CONFIG_NAME), overrides), path, "of_run")
     if Path(path).is_dir() and not Path(path, "config.json").exists():
         raise UserError(
             f"{name!r} is no finished run and no model folder: it has no {RUN_CONFIG_NAME} and no config.json"
@@ -103,8 +104,8 @@ def find_exportable(name: str, overrides: list[str]) -> Exportable:
             )
     resolved = resolve_name_or_path(path, "model")
     settings = {"run": {"name": _name_export(name)}, "model": {"name_or_path": resolved}}
-    has_text = any(override.startswith("data.") for override in overrides)
-    return Exportable(make_config(settings, overrides), resolved, has_text)
+    is_named = any(override.startswith("data.") for override in overrides)
+    return Exportable(make_config(settings, overrides), resolved, "named" if is_named else "none")
 
 
 def _name_export(name: str) -> str:
