@@ -15,6 +15,7 @@ from tfmlm.cli.main import main
 from tfmlm.client.answers import read_answers
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import TOKENIZER_DIR
+from tfmlm.results import Candidate
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +58,27 @@ def test_query_with_a_tokenizer_equals_predict(
                 assert candidate == other | {"score": pytest.approx(other["score"], abs=1e-5)}
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
-        ["--top-k", "7"],
-        ["--targets", "Ġsize,Ġpath,a,Ġsize"],
-        ["--targets", "Ġsize,Ġpath,Ġname", "--top-k", "2"],
-    ],
+Wished = tuple[list[str], list[list[list[Candidate]]]]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[["--top-k", "7"], ["--targets", "Ġsize,Ġpath,a,Ġsize,Ġname", "--top-k", "3"]],
     ids=" ".join,
 )
+def wished(request: pytest.FixtureRequest, byte_run: Finished) -> Wished:
+    """What is asked for, and what `tfmlm predict` finds with the model folder."""
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["predict", str(byte_run.model_dir), *TEXTS, "--json", *request.param]) == 0
+    return request.param, [json.loads(line) for line in output.getvalue().splitlines()]
+
+
 @pytest.mark.parametrize("tokenizes", [False, True], ids=["texts", "ids"])
 def test_query_gives_what_is_asked_for_as_predict_does(
-    wish: list[str],
-    tokenizes: bool,
-    url: str,
-    byte_run: Finished,
-    peer: Peer,
-    capsys: pytest.CaptureFixture[str],
+    wished: Wished, tokenizes: bool, url: str, version: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", str(byte_run.model_dir), *TEXTS, "--json", *wish]) == 0
-    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    tokenizer = ["--tokenizer", str(byte_run.version / TOKENIZER_DIR)] if tokenizes else []
+    wish, expected = wished
+    tokenizer = ["--tokenizer", str(version / TOKENIZER_DIR)] if tokenizes else []
     assert ask(url, *TEXTS, "--json", *wish, *tokenizer) == 0
     assert {request.signature for request in peer.requests} == {
         "ids_options" if tokenizes else "text_options"

@@ -62,7 +62,7 @@ def compute(served: Served, text: str, top_k: int, target_ids: list[int]) -> lis
     return answers
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_each_text_gets_what_it_asks_for(served: Served, data: st.DataObject) -> None:
     mask = served.tokenizer.mask_token
