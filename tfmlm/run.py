@@ -25,7 +25,7 @@ from tfmlm.hub.pull import pull_run
 from tfmlm.hub.push import push_run
 from tfmlm.hub.snapshots import pushing_in_background
 from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
-from tfmlm.inference.loading import load_trained
+from tfmlm.inference.loading import Exportable, load_trained
 from tfmlm.remote_folders import explained_remote_errors
 from tfmlm.remote_run import bring_checkpoints, bring_run, holding_run
 from tfmlm.results import Evaluation, Result, Samples
@@ -233,20 +233,32 @@ def _fill(texts: list[str], predictor: Predictor) -> Samples:
 
 
 def export_run(config: Config, model_dir: Path) -> Export:
-    """Exports a model under the configured name, or the run's.
+    """Exports the model of a run under the configured name, or the run's.
 
     Raises:
         UserError: as `export_saved_model`.
     """
+    return export_model(Exportable(config, str(model_dir), "of_run"))
+
+
+def export_model(model: Exportable) -> Export:
+    """Exports a model under the configured name, or that of the run or the model.
+
+    Raises:
+        UserError: as `export_saved_model`, or text that the user named cannot be read.
+    """
+    config = model.config
     name = config.export.name or config.run.name
-    return export_saved_model(model_dir, config.export, name, _read_corpus(config))
+    return export_saved_model(model.name_or_path, config.export, name, _read_corpus(model))
 
 
-def _read_corpus(config: Config) -> Iterator[list[str]]:
-    """Some of the run's own texts, if its source is one of texts and still there."""
+def _read_corpus(model: Exportable) -> Iterator[list[str]]:
+    """Some texts to compare on: those of the run, if its source is one of texts and still there."""
+    if model.text == "none":
+        return
     # The texts are gone when a model is exported on another machine, and shards hold none.
-    with suppress(UserError):
-        yield from open_training_texts(config.data).take(_TEXTS_TO_COMPARE)
+    with suppress(*([UserError] if model.text == "of_run" else [])):
+        yield from open_training_texts(model.config.data).take(_TEXTS_TO_COMPARE)
 
 
 def evaluate_folder(name: str, overrides: list[str]) -> Evaluation:

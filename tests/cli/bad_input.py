@@ -805,6 +805,8 @@ def drop_head(folder: Path) -> None:
 
 NO_HEAD = "lack 5 tensors of the masked-LM head (lm_head."
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+
 PREDICT_AND_EXPORT = [
     Case("a model without a head", "predict {folder}/model a\u00a0<mask>", NO_HEAD, drop_head),
     Case("targets for it", "predict {folder}/model a\u00a0<mask> --targets=a", NO_HEAD, drop_head),
@@ -854,7 +856,37 @@ PREDICT_AND_EXPORT = [
         "texts.txt row 2 has more than 16,777,216 bytes; shorten it",
         write("texts.txt", "a\n" + "b" * (2**24 + 1) + "\n"),
     ),
-    Case("an export of no run", "export {folder}/model", "has no run_config.yaml"),
+    Case("an evaluation of no run", "evaluate {folder}/model", "has no run_config.yaml"),
+    Case("an export of no model", "export {folder}/tokens", "has no run_config.yaml and no config.json"),
+    Case("an export of no folder", "export {folder}/nowhere/x", "is not a folder; give a model folder or a"),
+    Case("an export of a model without a head", "export {folder}/model", NO_HEAD, drop_head),
+    Case(
+        "an export of a model without a tokenizer",
+        "export {folder}/model",
+        "model' holds no tokenizer: ",
+        lambda folder: [path.unlink() for path in folder.glob("model/*") if path.name in TOKENIZER_FILES],
+    ),
+    Case(
+        "an export with another model's tokenizer",
+        "export {folder}/model",
+        "tokens and the model only",
+        change_json("model/vocab.json", far=10**5),
+    ),
+    Case(
+        "a setting of training for an export of a model",
+        "export {folder}/model train.epochs=2",
+        "override 'train.epochs=2' changes nothing in an export of ",
+    ),
+    Case(
+        "text that there is not, for an export of a model",
+        "export {folder}/model data.source=text data.train_files=[{folder}/nowhere.txt]",
+        "nowhere.txt",
+    ),
+    Case(
+        "more candidates than a request may have",
+        "export {folder}/model export.max_top_k=5000",
+        "export.max_top_k is 5000; it must be between 1 and 1000",
+    ),
     Case(
         "an export below a file",
         "export {folder}/model export.dir={folder}/texts.txt",
@@ -943,6 +975,21 @@ CLIENT = [
         "too many attempts",
         "query http://127.0.0.1:9/v1/models/a <mask> --max-attempts 9",
         "it must be 1 to 5",
+    ),
+    Case(
+        "no candidates of a server",
+        "query http://127.0.0.1:9/v1/models/a <mask> --top-k 0",
+        "top_k is 0; it must be 1 or more",
+    ),
+    Case(
+        "an empty target",
+        "query http://127.0.0.1:9/v1/models/a <mask> --targets=a,",
+        "targets are ['a', '']; give words, none of them empty",
+    ),
+    Case(
+        "a target that is several tokens, tokenized here",
+        "query http://127.0.0.1:9/v1/models/a <mask> --targets=two\u00a0words --tokenizer {folder}/tokens",
+        "target 'two words' is not one token of the vocabulary; choose another word",
     ),
     Case(
         "no certificate",

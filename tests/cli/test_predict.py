@@ -125,6 +125,34 @@ def test_a_wrong_row_is_named_and_nothing_is_half_written(
     assert output.read_text() == "before\n"
 
 
+def test_skipped_rows_keep_the_lines_together_and_are_named(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "t.txt", tmp_path / "filled.jsonl"
+    long = "<mask>" + " array" * 100
+    rows = [TEXTS[0], "no mask", long, *[""] * 9, TEXTS[0]]
+    path.write_text("\n".join(rows) + "\n")
+    command = ["predict", str(model_dir), "--input", str(path), "--without-mask", "skip"]
+    assert main([*command, "--output", str(output)]) == 2
+    assert "row 3 has 103 tokens" in capsys.readouterr().err
+    assert not output.exists()
+    assert main([*command, "--long-texts", "cut", "--output", str(output)]) == 0
+    filled = read_json(output.read_text())
+    assert [len(masks) for masks in filled] == [1, 0, 1, *[0] * 9, 1]
+    tokens = [[candidate["token"] for candidate in masks[0]] for masks in (filled[0], filled[-1])]
+    assert tokens[0] == tokens[1]
+    *named, last = capsys.readouterr().err.splitlines()
+    assert len(named) == 10
+    assert named[0] == f"tfmlm: {path} row 2: skipped, for there is no <mask> in it"
+    assert named[1] == f"tfmlm: {path} row 3: cut to the 70 tokens that the model takes"
+    assert last == "tfmlm: 11 texts were skipped or cut, of which the first 10 are named above"
+    # For people each note stands at its text.
+    assert main(["predict", str(model_dir), "no", TEXTS[0], "--without-mask", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"no\n  note: skipped, for there is no <mask> in it\n{TEXTS[0]}\n  ")
+    assert printed.err == ""
+
+
 def test_targets_on_the_command_line(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["predict", str(model_dir), TEXTS[0], "--json", "--targets", "Ġsize,Ġpath,Ġsizes"]
     assert main(arguments) == 0

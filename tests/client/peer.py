@@ -29,8 +29,10 @@ class ServedModel:
         self.loaded = tf.saved_model.load(str(version))
 
     def predict(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        dtype = tf.string if "texts" in inputs else tf.int32
-        tensors = {name: tf.constant(value, dtype) for name, value in inputs.items()}
+        tensors = {
+            name: tf.constant(value, tf.string if name in ("texts", "targets") else tf.int32)
+            for name, value in inputs.items()
+        }
         return {name: value.numpy() for name, value in self.loaded.signatures[signature](**tensors).items()}
 
 

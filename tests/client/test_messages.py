@@ -48,6 +48,8 @@ def test_a_request_goes_both_ways(version: dict[str, object]) -> None:
         request.model_spec.version_label = "stable"
     request.inputs["texts"].CopyFrom(make_tensor(["a [MASK]", "größer", ""]))
     request.inputs["input_ids"].CopyFrom(make_tensor([[1, 2, 3], [4, 5, -1]]))
+    request.inputs["top_k"].CopyFrom(make_tensor([3, 0]))
+    request.inputs["targets"].CopyFrom(make_tensor([["a", "b", "é"], ["", "c", "d"]]))
 
     theirs = predict_pb2.PredictRequest.FromString(request.SerializeToString())
     assert (theirs.model_spec.name, theirs.model_spec.signature_name) == ("tiny", "ids")
@@ -58,6 +60,9 @@ def test_a_request_goes_both_ways(version: dict[str, object]) -> None:
     assert tf.make_ndarray(theirs.inputs["texts"]).tolist() == [b"a [MASK]", "größer".encode(), b""]
     np.testing.assert_array_equal(tf.make_ndarray(theirs.inputs["input_ids"]), [[1, 2, 3], [4, 5, -1]])
     assert tf.make_ndarray(theirs.inputs["input_ids"]).dtype == np.int32
+    assert tf.make_ndarray(theirs.inputs["top_k"]).tolist() == [3, 0]
+    words = [[word.decode() for word in row] for row in tf.make_ndarray(theirs.inputs["targets"])]
+    assert words == [["a", "b", "é"], ["", "c", "d"]]
 
     # What ours lacks is kept, so the bytes come back whole.
     theirs.output_filter.append("scores")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.client.peer import TEXTS, TOKEN, Peer, ServedModel, serve_grpc, serve_rest
+from tests.finished import Finished
 from tfmlm.cli.main import main
 from tfmlm.client.answers import read_answers
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import TOKENIZER_DIR
+from tfmlm.results import Candidate
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,53 @@ def test_query_with_a_tokenizer_equals_predict(
                 assert candidate == other | {"score": pytest.approx(other["score"], abs=1e-5)}
 
 
+Wished = tuple[list[str], list[list[list[Candidate]]]]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[["--top-k", "7"], ["--targets", "Ġsize,Ġpath,a,Ġsize,Ġname", "--top-k", "3"]],
+    ids=" ".join,
+)
+def wished(request: pytest.FixtureRequest, byte_run: Finished) -> Wished:
+    """What is asked for, and what `tfmlm predict` finds with the model folder."""
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["predict", str(byte_run.model_dir), *TEXTS, "--json", *request.param]) == 0
+    return request.param, [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("tokenizes", [False, True], ids=["texts", "ids"])
+def test_query_gives_what_is_asked_for_as_predict_does(
+    wished: Wished, tokenizes: bool, url: str, version: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish, expected = wished
+    tokenizer = ["--tokenizer", str(version / TOKENIZER_DIR)] if tokenizes else []
+    assert ask(url, *TEXTS, "--json", *wish, *tokenizer) == 0
+    assert {request.signature for request in peer.requests} == {
+        "ids_options" if tokenizes else "text_options"
+    }
+    ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for mine, theirs in zip(ours, expected, strict=True):
+        for candidates, others in zip(mine, theirs, strict=True):
+            for candidate, other in zip(candidates, others, strict=True):
+                # The text as it was given, and not as the tokenizer decodes it.
+                sequence = other["sequence"] if tokenizes else candidate["sequence"]
+                score = pytest.approx(other["score"], abs=1e-5)
+                assert candidate == other | {"score": score, "sequence": sequence}
+
+
+@pytest.mark.parametrize("tokenizes", [False, True], ids=["texts", "ids"])
+def test_a_target_that_is_not_one_token_is_refused(
+    tokenizes: bool, url: str, version: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = ["--tokenizer", str(version / TOKENIZER_DIR)] if tokenizes else []
+    assert ask(url, TEXTS[0], "--targets", "Ġsize,two words", "--max-attempts", "1", *tokenizer) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    if tokenizes:
+        assert line == ("tfmlm: target 'two words' is not one token of the vocabulary; choose another word\n")
+
+
 def test_query_tells_notes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(url, "Return.") == 0
     assert capsys.readouterr().out == "Return.\n  note: no <mask> in it\n"
@@ -77,6 +126,9 @@ def test_query_tells_notes(url: str, capsys: pytest.CaptureFixture[str]) -> None
         (["http://localhost:1/v1/models/tiny", "a", "--texts-per-request", "0"], "texts_per_request is 0"),
         (["http://localhost:1/v1/models/tiny", "a", "--tokenizer", "nowhere"], "no tokenizer.json"),
         (["http://localhost:1/v1/models/tiny", "\udcff"], "not UTF-8"),
+        (["http://localhost:1/v1/models/tiny", "a", "--top-k", "0"], "top_k is 0; it must be 1 or more"),
+        (["http://localhost:1/v1/models/tiny", "a", "--targets", "b,"], "targets are ['b', '']; give words"),
+        (["http://localhost:1/v1/models/tiny", "a", "--targets", "\udcff"], "not UTF-8"),
     ],
 )
 def test_what_is_wrong_before_asking(

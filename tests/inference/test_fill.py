@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from tests.finished import Finished, Signatures
@@ -13,8 +17,9 @@ from tests.tiny import TEXTS, TINY_CONFIGS, make_tiny
 from tfmlm.config import ExportConfig
 from tfmlm.errors import UserError
 from tfmlm.export.saved_model import export_saved_model
-from tfmlm.inference.fill import load_predictor, load_target_predictor
+from tfmlm.inference.fill import Policy, Predictor, load_predictor, load_target_predictor
 from tfmlm.inference.targets import find_targets
+from tfmlm.inference.texts import GivenText
 from tfmlm.results import Candidate
 from tfmlm.training.model import load_model_folder
 
@@ -22,6 +27,16 @@ from tfmlm.training.model import load_model_folder
 @pytest.fixture(scope="module")
 def model_dir(byte_run: Finished) -> Path:
     return byte_run.model_dir
+
+
+@pytest.fixture(scope="module")
+def cutting(byte_run: Finished) -> tuple[Predictor, Any]:
+    """An export by `predict`, and its signature `text`, which cuts in the graph."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(byte_run.version))
+    text = loaded.signatures["text"]
+    return load_predictor(str(byte_run.version), top_k=5), lambda texts: text(texts=tf.constant(texts))
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +106,10 @@ def test_the_exports_signatures(version: Path) -> None:
     assert set(loaded.signatures) == {
         "serving_default",
         "text",
+        "text_options",
         "ids",
         "ids_int64",
+        "ids_options",
         "logits",
         "logits_int64",
     }
@@ -140,6 +157,62 @@ def test_a_model_with_more_ids_than_its_tokenizer_exports(
     word_tokenizer.save_pretrained(tmp_path / "model")
     ((candidates,),) = load_predictor(str(tmp_path / "model"), top_k=5)(["Return the [MASK]."])
     assert len(candidates) == 5
+
+
+# === Texts that cannot be answered as they are ===
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    fillers=st.lists(st.integers(0, 150), min_size=1, max_size=4), long_texts=st.sampled_from(["cut", "skip"])
+)
+def test_a_long_text_is_cut_as_the_export_cuts_it_or_skipped(
+    cutting: tuple[Predictor, Any], fillers: list[int], long_texts: Literal["cut", "skip"]
+) -> None:
+    predictor, by_text = cutting
+    # A part between two masks that is longer than the model takes is drawn often enough.
+    text = "<mask>".join(" the" * number for number in fillers)
+    policy = Policy(without_mask="skip", long_texts=long_texts)
+    (filled,) = replace(predictor, policy=policy).fill_stream([GivenText(text, "")])
+    num_tokens, max_length = sum(fillers) + len(fillers) + 1, predictor.tokenizer.model_max_length
+    if len(fillers) == 1:
+        assert (filled.masks, filled.note) == ([], "skipped, for there is no <mask> in it")
+    elif long_texts == "skip" and num_tokens > max_length:
+        assert filled.masks == []
+        assert filled.note == f"skipped, for it is longer than the {max_length} tokens that the model takes"
+    else:
+        outputs = {name: value.numpy()[0] for name, value in by_text(texts=[text]).items()}
+        assert filled.note == outputs["notes"].decode()
+        assert bool(filled.note) == (num_tokens > max_length)
+        is_answered = outputs["positions"] >= 0
+        assert len(filled.masks) == is_answered.sum()
+        expected = zip(outputs["token_ids"][is_answered], outputs["scores"][is_answered], strict=True)
+        for candidates, (token_ids, scores) in zip(filled.masks, expected, strict=True):
+            np.testing.assert_allclose([each["score"] for each in candidates], scores, atol=1e-5)
+            assert {each["token"] for each in candidates} == set(token_ids.tolist())
+            # The whole text, of which the model saw a part.
+            assert candidates[0]["sequence"].count("the") >= sum(fillers)
+
+
+def test_texts_that_are_left_out_leave_the_others_as_they_are(model_dir: Path) -> None:
+    predictor = load_predictor(str(model_dir), top_k=2)
+    skipping = replace(predictor, policy=Policy("skip", "skip"))
+    for wrong in (["no"], ["no", "<mask>" + " the" * 200], ["<mask>" + " the" * 200]):
+        filled = list(skipping.fill_stream(GivenText(text, "") for text in [*wrong, *TEXTS, *wrong]))
+        answered = [each.masks for each in filled[len(wrong) : -len(wrong)]]
+        for masks, others in zip(answered, predictor(TEXTS), strict=True):
+            for candidates, expected in zip(masks, others, strict=True):
+                assert [each["token"] for each in candidates] == [each["token"] for each in expected]
+                assert [each["sequence"] for each in candidates] == [each["sequence"] for each in expected]
+        assert [each.masks for each in [*filled[: len(wrong)], *filled[-len(wrong) :]]] == [[]] * 2 * len(
+            wrong
+        )
+        assert [bool(each.note) for each in filled] == [
+            *([True] * len(wrong)),
+            *([False] * len(TEXTS)),
+            *([True] * len(wrong)),
+        ]
+    assert [each.masks for each in skipping.fill_stream([GivenText("no", "")])] == [[]]
 
 
 # === Given words only ===

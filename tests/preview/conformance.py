@@ -1514,8 +1514,18 @@ COUNTERS, BATCHES = "servables/tensorflow/util.cc", "batching/batching_util.h"
 SESSION, LOADER = "batching/batching_session.cc", "TensorFlow's cc/saved_model/loader.cc"
 
 METRICS = [
-    (SERVING + "request_count", "`model_name`, `status`", COUNTERS, "REST, every request below /v1"),
-    (SERVING + "request_latency", "`model_name`, `API`, `entrypoint`", COUNTERS, "REST, answered requests"),
+    (
+        SERVING + "request_count",
+        "`model_name`, `status`",
+        COUNTERS,
+        "REST below /v1; gRPC Predict, Classify, Regress",
+    ),
+    (
+        SERVING + "request_latency",
+        "`model_name`, `API`, `entrypoint`",
+        COUNTERS,
+        "of the same, those that were answered",
+    ),
     (
         SERVING + "runtime_latency",
         "`model_name`, `API`, `runtime`",

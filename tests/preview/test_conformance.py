@@ -10,12 +10,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2
 
 from tests.folders import CHECKOUT
 from tests.preview.conformance import (
@@ -34,7 +36,7 @@ from tests.preview.conformance import (
     Case,
     write_page,
 )
-from tests.preview.server import MonitoringConfig, Server, run_server
+from tests.preview.server import MonitoringConfig, Server, code_of, make_request, run_server
 from tests.waiting import WAIT_SECONDS
 from tfmlm.preview.json_tensors import round_as_written
 from tfmlm.preview.metrics import METRICS_PATH, Metrics
@@ -405,6 +407,39 @@ def test_requests_are_counted_by_model_and_code(server: Server) -> None:
     runtime = SERVING + "runtime_latency"
     assert grown(f"{runtime}_count", model_name=NAME, API="Predict", runtime="TF1") == 3
     assert 0 < grown(f"{runtime}_sum") < grown(f"{latency}_sum", API="predict")
+
+
+def test_calls_of_grpc_are_counted_as_tensorflow_serving_counts_them(server: Server) -> None:
+    """`prediction_service_impl.cc`: Predict, Classify and Regress, and the latency of those that succeed."""
+    before = read_metrics(server)
+    with server.connect() as (prediction, model):
+        for _ in range(3):
+            prediction.Predict(make_request(NAME, x=[1.0, 2.0]), timeout=WAIT_SECONDS)
+        for request in (make_request(NAME, y=[1.0]), make_request(NAME, "refuse", x=[-1.0])):
+            assert code_of(prediction.Predict, request)[0] is grpc.StatusCode.INVALID_ARGUMENT
+        unknown = make_request(NAME, "nothing", x=[1.0])
+        assert code_of(prediction.Predict, unknown)[0] is grpc.StatusCode.FAILED_PRECONDITION
+        assert code_of(prediction.Predict, make_request("made-up"))[0] is grpc.StatusCode.NOT_FOUND
+        classification = classification_pb2.ClassificationRequest()
+        classification.model_spec.name = NAME
+        assert code_of(prediction.Classify, classification)[0] is grpc.StatusCode.INVALID_ARGUMENT
+        metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        status = get_model_status_pb2.GetModelStatusRequest()
+        metadata.model_spec.name = status.model_spec.name = NAME
+        prediction.GetModelMetadata(metadata, timeout=WAIT_SECONDS)
+        model.GetModelStatus(status, timeout=WAIT_SECONDS)
+    after = read_metrics(server)
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    counted, latency = SERVING + "request_count", SERVING + "request_latency_count"
+    codes = {"OK": 3, "INVALID_ARGUMENT": 3, "FAILED_PRECONDITION": 1}
+    for code, count in codes.items():
+        assert grown(counted, model_name=NAME, status=code) == count, code
+    assert grown(counted, model_name="", status="NOT_FOUND") == 1
+    assert grown(counted) == sum(codes.values()) + 1
+    assert grown(latency) == grown(latency, model_name=NAME, API="Predict", entrypoint="GRPC") == 3
 
 
 def test_batches_and_loading_are_counted(server: Server, folder: Path) -> None:

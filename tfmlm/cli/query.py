@@ -33,6 +33,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     query.add_argument("texts", nargs="+", metavar="TEXT", help="text with the mask token; - reads lines")
     query.add_argument("--json", action="store_true", help="print one JSON line a text")
     query.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="candidates for each mask (default: those of the export, or all the targets)",
+    )
+    query.add_argument(
+        "--targets", metavar="WORD,WORD", help="score these words only; each must be one token"
+    )
+    query.add_argument(
         "--tokenizer",
         type=Path,
         metavar="FOLDER",
@@ -68,6 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _query(options: argparse.Namespace) -> int:
+    targets = None if options.targets is None else options.targets.split(",")
     client_options = ClientOptions(
         timeout_seconds=options.timeout,
         max_attempts=options.max_attempts,
@@ -78,7 +88,7 @@ def _query(options: argparse.Namespace) -> int:
     from tfmlm.client.client import FillMaskClient
 
     with FillMaskClient(options.url, client_options) as client:
-        fill = _make_fill(client, options.tokenizer)
+        fill = partial(_choose_fill(client, options.tokenizer), top_k=options.top_k, targets=targets)
         # A request at a time: its words are printed before the next one, and any number of lines may come.
         for batch in take_batches(_read_texts(options.texts), options.texts_per_request):
             for filled in fill(batch):
@@ -86,7 +96,7 @@ def _query(options: argparse.Namespace) -> int:
     return 0
 
 
-def _make_fill(client: FillMaskClient, tokenizer_dir: Path | None) -> Callable[[list[str]], list[FilledText]]:
+def _choose_fill(client: FillMaskClient, tokenizer_dir: Path | None) -> Callable[..., list[FilledText]]:
     if tokenizer_dir is None:
         return client.fill
     from tfmlm.client.local_tokenizer import fill_by_ids, load_local_tokenizer

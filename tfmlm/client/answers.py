@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from tfmlm.errors import UserError
+
+T = TypeVar("T")
 
 # === Answers ===
 
@@ -37,13 +40,13 @@ def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
 
     Args:
         outputs: `positions` [N, M], `token_ids`, `tokens` and `scores` [N, M, K], and maybe `notes` [N], as
-            nested lists.
+            nested lists. A mask without a word has position -1, a candidate without one token id -1.
         num_texts: N.
 
     Raises:
         UserError: an output is missing or has another shape.
     """
-    try:
+    with _explained():
         rows = zip(
             outputs["positions"],
             outputs["token_ids"],
@@ -53,14 +56,59 @@ def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
             strict=True,
         )
         answers = [_read_row(*row) for row in rows]
-        if not all(
-            math.isfinite(score) for answer in answers for scores in answer.scores for score in scores
-        ):
-            raise UserError(
-                "the server's scores are not finite: its model's weights are damaged; export it again"
+    return _check(answers, num_texts)
+
+
+def read_target_answers(
+    outputs: Mapping[str, Any], num_texts: int, num_targets: int, top_k: int | None
+) -> list[Answer]:
+    """The answers in the outputs of `Predict` whose candidates are the targets, best first and each once.
+
+    Args:
+        outputs: `positions` [N, M], `target_ids` and `target_tokens` [N, T], `target_scores` [N, M, T], and
+            maybe `notes` [N], as nested lists.
+        num_texts: N.
+        num_targets: those that were asked for; a server may have added others, of other clients.
+        top_k: the most candidates for each mask; None gives all.
+
+    Raises:
+        UserError: an output is missing or has another shape.
+    """
+    with _explained():
+        rows = zip(
+            outputs["positions"],
+            outputs["target_ids"],
+            outputs["target_tokens"],
+            outputs["target_scores"],
+            outputs.get("notes", [""] * num_texts),
+            strict=True,
+        )
+        answers = [
+            _read_row(
+                positions,
+                [target_ids[:num_targets]] * len(positions),
+                [tokens[:num_targets]] * len(positions),
+                [of_mask[:num_targets] for of_mask in scores],
+                note,
             )
+            for positions, target_ids, tokens, scores, note in rows
+        ]
+    return [_rank(answer, top_k) for answer in _check(answers, num_texts)]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the server's outputs are not those of a tfmlm export ({error!r})") from error
+
+
+def _check(answers: list[Answer], num_texts: int) -> list[Answer]:
+    if not all(math.isfinite(score) for answer in answers for scores in answer.scores for score in scores):
+        raise UserError(
+            "the server's scores are not finite: its model's weights are damaged; export it again"
+        )
     if len(answers) != num_texts:
         raise UserError(f"the server answered {len(answers)} texts of {num_texts}")
     return answers
@@ -73,14 +121,38 @@ def _read_row(
     scores: list[list[float]],
     note: str,
 ) -> Answer:
-    masks = [mask for mask, position in enumerate(positions) if position >= 0]
+    masks = [
+        (position, [word for word in zip(*words, strict=True) if word[0] >= 0])
+        for position, *words in zip(positions, token_ids, tokens, scores, strict=True)
+        if position >= 0
+    ]
     return Answer(
-        positions=[int(positions[mask]) for mask in masks],
-        token_ids=[[int(token_id) for token_id in token_ids[mask]] for mask in masks],
-        tokens=[[str(token) for token in tokens[mask]] for mask in masks],
-        scores=[[float(score) for score in scores[mask]] for mask in masks],
+        positions=[int(position) for position, _ in masks],
+        token_ids=[[int(token_id) for token_id, _, _ in words] for _, words in masks],
+        tokens=[[str(token) for _, token, _ in words] for _, words in masks],
+        scores=[[float(score) for _, _, score in words] for _, words in masks],
         note=str(note),
     )
+
+
+def _rank(answer: Answer, top_k: int | None) -> Answer:
+    """Each word once, best first; of equally good ones, the first."""
+
+    def choose(token_ids: list[int], scores: list[float]) -> list[int]:
+        once = {token_id: place for place, token_id in reversed([*enumerate(token_ids)])}
+        return sorted(once.values(), key=lambda place: (-scores[place], place))[:top_k]
+
+    places = [choose(*of_mask) for of_mask in zip(answer.token_ids, answer.scores, strict=True)]
+    return replace(
+        answer,
+        token_ids=_take(answer.token_ids, places),
+        tokens=_take(answer.tokens, places),
+        scores=_take(answer.scores, places),
+    )
+
+
+def _take(rows: list[list[T]], places: list[list[int]]) -> list[list[T]]:
+    return [[row[place] for place in of_row] for row, of_row in zip(rows, places, strict=True)]
 
 
 # === Masks in a text ===

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tfmlm.client.address import Address, parse_address
-from tfmlm.client.answers import MASK_TOKENS, Answer, find_masks, is_ambiguous, put_word, read_answers
+from tfmlm.client.answers import (
+    MASK_TOKENS,
+    Answer,
+    find_masks,
+    is_ambiguous,
+    put_word,
+    read_answers,
+    read_target_answers,
+)
 from tfmlm.client.options import TOKEN_VARIABLE, ClientOptions
 from tfmlm.errors import UserError
 from tfmlm.results import Candidate, make_candidates
@@ -87,34 +95,50 @@ class FillMaskClient:
         """Closes the connections."""
         self._transport.close()
 
-    def fill(self, texts: Sequence[str]) -> list[FilledText]:
+    def fill(
+        self, texts: Sequence[str], top_k: int | None = None, targets: Sequence[str] | None = None
+    ) -> list[FilledText]:
         """Fills the masks of texts; the server tokenizes.
+
+        Args:
+            texts: with masks.
+            top_k: the most candidates for each mask; None gives those of the export, or all targets. The
+                export has a bound, `export.max_top_k`.
+            targets: the only words that may be candidates, each one token of the vocabulary; each once.
 
         A candidate's `sequence` is the text as it was given, with the word in place of the mask. The one of
         `tfmlm predict` is what the tokenizer makes of that: it may be lower-cased, with word pieces joined
         and spaces lost, or show special tokens. `score`, `token` and `token_str` are the same.
 
         Raises:
-            UserError: a text is not Unicode, or the server cannot be reached in time or refuses.
+            UserError: a text is not Unicode, a target or `top_k` has no meaning, or the server cannot be
+                reached in time or refuses.
         """
         check_texts(texts)
+        check_request(top_k, targets)
         deadline = time.monotonic() + self._options.timeout_seconds
         filled = []
         for batch in self._cut(texts):
-            answers = self._ask(batch, deadline)
+            answers = self._ask(batch, deadline, top_k, targets)
             if self._mask_token is None and any(map(is_ambiguous, batch)):
                 self._mask_token = self._find_mask_token(deadline)
             filled += [self._describe(text, answer) for text, answer in zip(batch, answers, strict=True)]
         return filled
 
     def fill_ids(
-        self, input_ids: Sequence[Sequence[int]], attention_mask: Sequence[Sequence[int]] | None = None
+        self,
+        input_ids: Sequence[Sequence[int]],
+        attention_mask: Sequence[Sequence[int]] | None = None,
+        top_k: int | None = None,
+        target_ids: Sequence[int] | None = None,
     ) -> list[Answer]:
         """Fills the masks of token ids; for exports without a text signature.
 
         Args:
             input_ids: a row of ids for each text, special tokens included; rows may differ in length.
             attention_mask: 1 for a token and 0 for padding, as long as `input_ids`; None is all 1.
+            top_k: as of `fill`.
+            target_ids: ids of the only words that may be candidates; each once.
 
         Raises:
             UserError: the two do not fit each other, or the server cannot be reached in time or refuses.
@@ -122,17 +146,32 @@ class FillMaskClient:
         masks = [[1] * len(row) for row in input_ids] if attention_mask is None else attention_mask
         if [len(row) for row in masks] != [len(row) for row in input_ids]:
             raise UserError("attention_mask and input_ids differ in length; give a 1 or 0 for each id")
+        check_request(top_k, target_ids)
         deadline = time.monotonic() + self._options.timeout_seconds
         answers = []
         for ids_batch, mask_batch in zip(self._cut(input_ids), self._cut(masks), strict=True):
             inputs = {"input_ids": _pad(ids_batch), "attention_mask": _pad(mask_batch)}
-            outputs = self._transport.predict(self._options.ids_signature_name, inputs, deadline)
-            answers += read_answers(outputs, len(ids_batch))
+            signature_name = self._options.ids_signature_name
+            if top_k is not None or target_ids is not None:
+                signature_name = self._options.ids_options_signature_name
+                inputs |= _make_request(len(ids_batch), top_k, "target_ids", target_ids, -1)
+            outputs = self._transport.predict(signature_name, inputs, deadline)
+            answers += _read(outputs, len(ids_batch), top_k, target_ids)
         return answers
 
-    def _ask(self, texts: list[str], deadline: float) -> list[Answer]:
-        outputs = self._transport.predict(self._options.signature_name, {"texts": texts}, deadline)
-        return read_answers(outputs, len(texts))
+    def _ask(
+        self,
+        texts: list[str],
+        deadline: float,
+        top_k: int | None = None,
+        targets: Sequence[str] | None = None,
+    ) -> list[Answer]:
+        signature_name, inputs = self._options.signature_name, {"texts": texts}
+        if top_k is not None or targets is not None:
+            signature_name = self._options.text_options_signature_name
+            inputs |= _make_request(len(texts), top_k, "targets", targets, "")
+        outputs = self._transport.predict(signature_name, inputs, deadline)
+        return _read(outputs, len(texts), top_k, targets)
 
     def _find_mask_token(self, deadline: float) -> str | None:
         """The model's own of the known ones, which a text with one of each does not tell; asks the model."""
@@ -184,6 +223,40 @@ def check_texts(texts: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise UserError(f"text {text!r} has bytes that are not UTF-8; convert it") from None
+
+
+def check_request(top_k: int | None, targets: Sequence[object] | None) -> None:
+    """Refuses what no server can answer.
+
+    Raises:
+        UserError: there is no candidate to give, or a target is none.
+    """
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k is {top_k}; it must be 1 or more")
+    if targets is None:
+        return
+    if isinstance(targets, str):
+        raise UserError("the targets are a single string; give a list of strings")
+    if not targets or any(target == "" for target in targets):
+        raise UserError(f"targets are {[*targets]}; give words, none of them empty")
+    check_texts([target for target in targets if isinstance(target, str)])
+
+
+def _make_request(
+    num_rows: int, top_k: int | None, name: str, targets: Sequence[Any] | None, none: Any
+) -> dict[str, Any]:
+    """The inputs by which each of N rows asks for the same; a server takes no list without values."""
+    if targets is not None:
+        return {"top_k": [0] * num_rows, name: [[*targets]] * num_rows}
+    return {"top_k": [top_k] * num_rows, name: [[none]] * num_rows}
+
+
+def _read(
+    outputs: Mapping[str, Any], num_rows: int, top_k: int | None, targets: Sequence[Any] | None
+) -> list[Answer]:
+    if targets is None:
+        return read_answers(outputs, num_rows)
+    return read_target_answers(outputs, num_rows, len(targets), top_k)
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -13,6 +13,15 @@ _MISFIT = (
     "(--tokenizer FOLDER, or fill_ids)"
 )
 _UNKNOWN_LABEL = "check the label in the URL, and that the server gives it to a version (--label LABEL=N)"
+_NO_OPTIONS = (
+    "the export takes no --top-k and --targets: export it again with this version of tfmlm; one without a "
+    "text signature is asked with --tokenizer FOLDER"
+)
+_OF_REQUESTS = {
+    "top_k must be": "ask for fewer candidates (--top-k), or export with a larger export.max_top_k",
+    "a target must be": "write the word as the vocabulary has it, or choose another (--targets)",
+}
+"""By a part of what the export says."""
 UNKNOWN = "check the model's name and version in the URL"
 FORBIDDEN = f"check the token in the environment variable {TOKEN_VARIABLE}"
 BUSY = "the server is busy or not ready; try again later"
@@ -29,7 +38,11 @@ def advise_misfit(message: str) -> str:
     Args:
         message: what the server said; TensorFlow Serving has one code for all that may be wrong.
     """
-    return _UNKNOWN_LABEL if "version label" in message else _MISFIT
+    if "version label" in message:
+        return _UNKNOWN_LABEL
+    if "_options" in message and "signature" in message:
+        return _NO_OPTIONS
+    return next((advice for part, advice in _OF_REQUESTS.items() if part in message), _MISFIT)
 
 
 def late(address: Address, timeout_seconds: float) -> UserError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from tfmlm.client.answers import Answer
-from tfmlm.client.client import FilledText, FillMaskClient, check_texts
+from tfmlm.client.client import FilledText, FillMaskClient, check_request, check_texts
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import find_inside, read_json
 from tfmlm.results import decode_filled, make_candidates
@@ -21,10 +23,12 @@ class LocalTokenizer:
     Attributes:
         tokenizer: without padding and truncation.
         max_length: most tokens of a text, None if the folder does not say.
+        unknown_id: of the token for what is not in the vocabulary; None if it makes none.
     """
 
     tokenizer: Tokenizer
     max_length: int | None
+    unknown_id: int | None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included.
@@ -41,15 +45,39 @@ class LocalTokenizer:
                 )
         return rows
 
+    def find_target_id(self, word: str) -> int:
+        """The id of a word that is one token, as the export's own signature for texts finds it.
 
-def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[str]) -> list[FilledText]:
+        Raises:
+            UserError: it is not.
+        """
+        token_id = self.tokenizer.token_to_id(word)
+        if token_id is not None:
+            return int(token_id)
+        ids = self.tokenizer.encode(word, add_special_tokens=False).ids
+        if len(ids) != 1 or ids[0] == self.unknown_id:
+            raise UserError(f"target {word!r} is not one token of the vocabulary; choose another word")
+        return int(ids[0])
+
+
+def fill_by_ids(
+    client: FillMaskClient,
+    tokenizer: LocalTokenizer,
+    texts: list[str],
+    top_k: int | None = None,
+    targets: Sequence[str] | None = None,
+) -> list[FilledText]:
     """`FillMaskClient.fill` by token ids; `sequence` is the one that `tfmlm predict` gives.
 
     Raises:
-        UserError: a text is not Unicode or too long, or the server cannot be reached in time or refuses.
+        UserError: a text is not Unicode or too long, a target is not one token, or the server cannot be
+            reached in time or refuses.
     """
     check_texts(texts)
+    check_request(top_k, targets)
+    target_ids = None if targets is None else [tokenizer.find_target_id(word) for word in targets]
     rows = tokenizer.encode(texts)
+    answers = client.fill_ids(rows, top_k=top_k, target_ids=target_ids)
 
     def describe(text: str, ids: list[int], answer: Answer) -> FilledText:
         num_masks = len(answer.positions)
@@ -63,7 +91,7 @@ def fill_by_ids(client: FillMaskClient, tokenizer: LocalTokenizer, texts: list[s
         )
         return FilledText(text, masks, answer.note)
 
-    return [describe(*row) for row in zip(texts, rows, client.fill_ids(rows), strict=True)]
+    return [describe(*row) for row in zip(texts, rows, answers, strict=True)]
 
 
 def load_local_tokenizer(folder: Path) -> LocalTokenizer:
@@ -82,7 +110,16 @@ def load_local_tokenizer(folder: Path) -> LocalTokenizer:
         raise UserError(f"{str(path)!r} cannot be read: {first_line(error)}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return LocalTokenizer(tokenizer, _read_max_length(find_inside(folder, "tokenizer_config.json", whose)))
+    max_length = _read_max_length(find_inside(folder, "tokenizer_config.json", whose))
+    return LocalTokenizer(tokenizer, max_length, _find_unknown_id(tokenizer))
+
+
+def _find_unknown_id(tokenizer: Tokenizer) -> int | None:
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:  # of unigram pieces
+        return int(model["unk_id"])
+    unknown = model.get("unk_token")
+    return None if unknown is None else tokenizer.token_to_id(unknown)
 
 
 def _read_max_length(path: Path | None) -> int | None:

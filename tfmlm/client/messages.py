@@ -111,17 +111,18 @@ _LETTERS = {DT_FLOAT: "f", DT_INT32: "i", DT_INT64: "q"}
 _ZEROS: dict[int, Any] = {DT_FLOAT: 0.0, DT_INT32: 0, DT_INT64: 0, DT_STRING: b""}
 
 
-def make_tensor(values: list[str] | list[list[int]]) -> Any:
-    """A `TensorProto`: string [N] of texts, or int32 [N, L] of rows that are equally long."""
+def make_tensor(values: list[Any]) -> Any:
+    """A `TensorProto` of strings or int32: [N], or [N, L] of rows that are equally long."""
     shape = [len(values)]
+    if values and isinstance(values[0], list):
+        shape.append(len(values[0]))
+        values = [value for row in values for value in row]
     tensor = TensorProto(dtype=DT_INT32)
-    for value in values:
-        if isinstance(value, str):
-            tensor.dtype = DT_STRING
-            tensor.string_val.append(value.encode())
-        else:
-            shape[1:] = [len(value)]
-            tensor.int_val.extend(value)
+    if values and isinstance(values[0], str):
+        tensor.dtype = DT_STRING
+        tensor.string_val.extend(value.encode() for value in values)
+    else:
+        tensor.int_val.extend(values)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
     return tensor

@@ -24,6 +24,8 @@ class ClientOptions:
         texts_per_request: most texts in a request.
         signature_name: signature for texts.
         ids_signature_name: signature for token ids.
+        text_options_signature_name: signature for texts with `top_k` and targets.
+        ids_options_signature_name: signature for token ids with `top_k` and targets.
         mask_token: how texts write a mask; None tries `[MASK]` and `<mask>`.
         ca_file: PEM file of the certificates to trust; None trusts what the machine trusts.
     """
@@ -35,6 +37,8 @@ class ClientOptions:
     texts_per_request: int = 32
     signature_name: str = "serving_default"
     ids_signature_name: str = "ids"
+    text_options_signature_name: str = "text_options"
+    ids_options_signature_name: str = "ids_options"
     mask_token: str | None = None
     ca_file: Path | None = None
 

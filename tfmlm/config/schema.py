@@ -313,6 +313,11 @@ class ExportConfig:
         "fails if they do not, `off` leaves it out.",
     )
     top_k: int = _key(5, "candidates for each mask.", POSITIVE)
+    max_top_k: int = _key(
+        100,
+        "the most candidates that a request may ask for (signatures `text_options` and `ids_options`).",
+        Range(lambda value: 1 <= value <= 1000, "between 1 and 1000"),
+    )
     max_masks: int = _key(16, "masks of a text that are answered, the first ones.", POSITIVE)
     long_texts: Literal["cut", "refuse"] = _key(
         "cut",

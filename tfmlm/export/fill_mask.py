@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
@@ -20,6 +21,20 @@ from tfmlm.training.heads import (
 )
 
 
+class AtMasks(NamedTuple):
+    """What the model says at the P masks of N texts that are answered.
+
+    Attributes:
+        slots: int32 [P, 2], the text of each mask and its number among the text's.
+        columns: int32 [P], its position among the text's tokens.
+        probabilities: float32 [P, V].
+    """
+
+    slots: tf.Tensor
+    columns: tf.Tensor
+    probabilities: tf.Tensor
+
+
 class FillMask(tf.Module):
     """Fills masks with a model's most probable words.
 
@@ -27,7 +42,8 @@ class FillMask(tf.Module):
         model: a Hugging Face model; of an export in float32, of a run that trains in what it computes in.
         max_length: tokens that the model takes.
         max_masks: masks of a text that are answered; the first ones.
-        top_k: K, candidates for each mask.
+        num_words: ids of the tokenizer.
+        top_k: K, candidates for each mask, at most so many.
         first_token_id: with which the tokenizer begins every text; None if it has no such token.
 
     Args:
@@ -52,7 +68,8 @@ class FillMask(tf.Module):
         self.model = model
         self.max_length = int(tokenizer.model_max_length)
         self.max_masks = max_masks
-        self.top_k = min(top_k, count_ids(tokenizer))
+        self.num_words = count_ids(tokenizer)
+        self.top_k = min(top_k, self.num_words)
         self.first_token_id = _find_first_token(tokenizer)
         self._mask_token_id = int(tokenizer.mask_token_id)
         # Ids that the model has and the tokenizer has not decode to nothing.
@@ -74,25 +91,32 @@ class FillMask(tf.Module):
             int32 [N, M]. M is the largest number of answered masks in a text of the batch, at least 1; a
             text with fewer has position -1, token id -1, an empty token and score 0 in the rest.
         """
+        at_masks = self.compute_at_masks(input_ids, attention_mask)
+        scores, token_ids = tf.math.top_k(at_masks.probabilities, self.top_k)
+        return spread_over_masks(
+            tf.shape(input_ids)[0],
+            at_masks.slots,
+            token_ids=token_ids,
+            tokens=self.find_words(token_ids),
+            scores=scores,
+            positions=at_masks.columns,
+        )
+
+    def compute_at_masks(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> AtMasks:
+        """The probabilities of all words at the masks that are answered; arguments as of `fill`."""
         with tf.control_dependencies(self._check(input_ids)):
             input_ids = tf.identity(input_ids)
         is_mask = (input_ids == self._mask_token_id) & (attention_mask != 0)
         rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1, exclusive=True)
         # Logits for the masks that there are, not for the most that a text has times all texts.
         places = tf.cast(tf.where(is_mask & (rank < self.max_masks)), tf.int32)
-        rows, columns = places[:, 0], places[:, 1]
         logits = apply_head(self.model, self._compute_hidden(input_ids, attention_mask, places))
-        scores, token_ids = tf.math.top_k(tf.nn.softmax(tf.cast(logits, tf.float32)), self.top_k)
+        slots = tf.stack([places[:, 0], tf.gather_nd(rank, places)], axis=1)
+        return AtMasks(slots, places[:, 1], tf.nn.softmax(tf.cast(logits, tf.float32)))
 
-        slots = tf.stack([rows, tf.gather_nd(rank, places)], axis=1)
-        return spread_over_masks(
-            tf.shape(input_ids)[0],
-            slots,
-            token_ids=token_ids,
-            tokens=tf.gather(tf.constant(self._words), token_ids),
-            scores=scores,
-            positions=columns,
-        )
+    def find_words(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """The words of ids, string of the same shape."""
+        return tf.gather(tf.constant(self._words), token_ids)
 
     def _compute_hidden(
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, places: tf.Tensor
@@ -163,20 +187,32 @@ def spread_over_masks(
     Returns:
         See `FillMask.fill`.
     """
-    num_masks = tf.reduce_max(tf.concat([slots[:, 1] + 1, [1]], axis=0))
-
-    def spread(values: tf.Tensor, missing: int | float | str) -> tf.Tensor:
-        shape = tf.concat([[num_texts, num_masks], tf.shape(values)[1:]], axis=0)
-        empty = tf.fill(shape, tf.constant(missing, values.dtype))
-        filled = tf.tensor_scatter_nd_update(empty, slots, values)
-        return tf.ensure_shape(filled, [None, None, *values.shape[1:]])
-
+    shape = tf.stack([num_texts, count_masks(slots)])
     return {
-        "token_ids": spread(token_ids, -1),
-        "tokens": spread(tokens, ""),
-        "scores": spread(scores, 0.0),
-        "positions": spread(positions, -1),
+        "token_ids": spread(token_ids, -1, slots, shape),
+        "tokens": spread(tokens, "", slots, shape),
+        "scores": spread(scores, 0.0, slots, shape),
+        "positions": spread(positions, -1, slots, shape),
     }
+
+
+def count_masks(slots: tf.Tensor) -> tf.Tensor:
+    """M, the largest number of answered masks in a text, at least 1; int32 scalar."""
+    return tf.reduce_max(tf.concat([slots[:, 1] + 1, [1]], axis=0))
+
+
+def spread(values: tf.Tensor, missing: int | float | str, slots: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Puts values [P, …] at their `slots` of [N, M, …], and `missing` where there are none.
+
+    Args:
+        values: of each mask.
+        missing: the value of no mask.
+        slots: int32 [P, 2].
+        shape: N and M.
+    """
+    empty = tf.fill(tf.concat([shape, tf.shape(values)[1:]], axis=0), tf.constant(missing, values.dtype))
+    filled = tf.tensor_scatter_nd_update(empty, slots, values)
+    return tf.ensure_shape(filled, [None, None, *values.shape[1:]])
 
 
 def leave_out_server_padding(

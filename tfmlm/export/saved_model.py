@@ -56,7 +56,7 @@ class Export(NamedTuple):
 
 
 def export_saved_model(
-    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]] = ()
+    model_dir: str | Path, config: ExportConfig, name: str, corpus: Iterable[list[str]] = ()
 ) -> Export:
     """Exports a model folder as the next version.
 
@@ -64,7 +64,7 @@ def export_saved_model(
     warm-up requests and batching parameters.
 
     Args:
-        model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer.
+        model_dir: a Hugging Face folder with a TensorFlow-readable model and a tokenizer, or a Hub id.
         config: where to, how many candidates, and whether texts can be sent.
         name: name of the export.
         corpus: texts in batches, on which the tokenization in the graph must equal the tokenizer's.
@@ -81,7 +81,7 @@ def export_saved_model(
     model, tokenizer = load_model_folder(model_dir)
     fill_mask = FillMask(model, tokenizer, config.top_k, config.max_masks, config.group_by_length)
     text_input, notes = _make_text_input(tokenizer, config, corpus)
-    signatures = Signatures(fill_mask, text_input)
+    signatures = Signatures(fill_mask, text_input, config.max_top_k)
     root = Path(config.dir, name)
     try:
         unfinished = begin_version(root)
@@ -92,7 +92,8 @@ def export_saved_model(
             (unfinished / inner).mkdir()  # with the mode that the umask gives; TensorFlow's own is 0755
         tf.saved_model.save(signatures, str(unfinished), signatures=signatures.list_all())
         save_tokenizer_folder(tokenizer, unfinished / TOKENIZER_DIR)
-        _write_description(unfinished / DESCRIPTION_FILE, fill_mask, tokenizer, text_input is not None)
+        description = _describe(fill_mask, tokenizer, config, takes_texts=text_input is not None)
+        (unfinished / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         write_warmup_requests(unfinished, name, make_samples(tokenizer))
         write_batching_parameters(unfinished)
         version = add_version(unfinished, root)
@@ -104,7 +105,7 @@ def export_saved_model(
 
 
 def _export_to_remote(
-    model_dir: Path, config: ExportConfig, name: str, corpus: Iterable[list[str]]
+    model_dir: str | Path, config: ExportConfig, name: str, corpus: Iterable[list[str]]
 ) -> Export:
     """Exports here and puts it there: TensorFlow Serving looks for versions and would find half of one."""
     root = posixpath.join(config.dir, name)
@@ -151,16 +152,17 @@ def _make_text_input(
     return None, [f"the export takes ids and no texts: {reason}"]
 
 
-def _write_description(
-    path: Path, fill_mask: FillMask, tokenizer: PreTrainedTokenizerFast, takes_texts: bool
-) -> None:
-    description = {
+def _describe(
+    fill_mask: FillMask, tokenizer: PreTrainedTokenizerFast, config: ExportConfig, *, takes_texts: bool
+) -> dict[str, object]:
+    """What a program that finds the export may want to know."""
+    return {
         "model_type": fill_mask.model.config.model_type,
         "mask_token": tokenizer.mask_token,
         "max_length": fill_mask.max_length,
         "max_masks": fill_mask.max_masks,
         "top_k": fill_mask.top_k,
+        "max_top_k": config.max_top_k,
         "vocab_size": fill_mask.model.config.vocab_size,
         "text_signature": takes_texts,
     }
-    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from transformers import PreTrainedTokenizerFast
 
+from tfmlm.export.target_words import TargetWords
 from tfmlm.graph_tokenizer.tokenizer import GraphTokenizer
 
 
@@ -29,6 +30,10 @@ class ModelInput(NamedTuple):
 class TextInput(tf.Module):
     """Makes the model's input from texts.
 
+    Attributes:
+        tokenize: the tokenizer as ops.
+        find_target_ids: from words to token ids.
+
     Args:
         tokenizer: a fast tokenizer, whose `model_max_length` is the model's.
         long_texts: `cut` a text that is too long so that its masks stay, or `refuse` it.
@@ -41,6 +46,7 @@ class TextInput(tf.Module):
     def __init__(self, tokenizer: PreTrainedTokenizerFast, long_texts: str, max_masks: int) -> None:
         super().__init__()
         self.tokenize = GraphTokenizer(tokenizer)
+        self.find_target_ids = TargetWords(tokenizer, self.tokenize)
         self._max_length = int(tokenizer.model_max_length)
         self._refuses = long_texts == "refuse"
         self._max_masks = max_masks

@@ -59,7 +59,8 @@ def write_warmup_requests(folder: Path, name: str, samples: Sequence[Sample]) ->
 
     Args:
         folder: a SavedModel whose signatures take `texts` string [N], or `input_ids` and `attention_mask`
-            integer [N, L].
+            integer [N, L]; beside them maybe `top_k` int32 [N], and `targets` string or `target_ids` int32
+            [N, T].
         name: of the model in the requests, as the server will know it.
         samples: from the shortest to the longest.
 
@@ -101,6 +102,9 @@ def _make_inputs(sample: Sample, num_rows: int) -> dict[str, Any]:
         "texts": [sample.text] * num_rows,
         "input_ids": input_ids,
         "attention_mask": np.ones_like(input_ids),
+        "top_k": [1] * num_rows,
+        "targets": [[""]] * num_rows,
+        "target_ids": [[-1]] * num_rows,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import (
 from tfmlm.errors import in_one_line
 from tfmlm.preview.connections import STILL_SECONDS
 from tfmlm.preview.memory import Memory
+from tfmlm.preview.metrics import to_microseconds
 from tfmlm.preview.options import ServeOptions
 from tfmlm.preview.protos import make_tensor, read_predict_inputs
 from tfmlm.preview.service import PredictionService
@@ -75,20 +77,30 @@ class _PredictionService:
         self._service = PredictionService(versions, options, memory, _make_unknown_signature)
 
     def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._predict(request, context))
+        return self._count("Predict", request, context, lambda: self._predict(request, context))
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         return _answer(context, lambda: self._get_metadata(request))
 
     def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._refuse(request, "classify"))
+        return self._count("Classify", request, context, lambda: self._refuse(request, "classify"))
 
     def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._refuse(request, "regress"))
+        return self._count("Regress", request, context, lambda: self._refuse(request, "regress"))
 
     def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         del request
         return _answer(context, lambda: _raise_unimplemented("MultiInference"))
+
+    def _count(self, method: str, request: Any, context: Any, work: Callable[[], Answer]) -> Answer:
+        """Answers and counts; other methods TensorFlow Serving does not count either."""
+        metrics = self._versions.metrics
+        name = metrics.choose_name(request.model_spec.name)
+        start = time.monotonic()
+        answer = _answer(context, work, lambda code: metrics.request_count.add(name, code))
+        latency = to_microseconds(time.monotonic() - start)
+        metrics.request_latency.observe(latency, name, method, "GRPC")
+        return answer
 
     def _predict(self, request: Any, context: Any) -> Any:
         spec = _read_spec(request)
@@ -148,10 +160,12 @@ class _ModelService:
         return response
 
 
-def _answer(context: Any, work: Callable[[], Answer]) -> Answer:
-    """Runs a method and turns its errors into the status of the call."""
+def _answer(
+    context: Any, work: Callable[[], Answer], note_code: Callable[[str], None] = lambda _: None
+) -> Answer:
+    """Runs a method, turns its errors into the status of the call, and notes the code before it is sent."""
     try:
-        return work()
+        answer = work()
     except ServingError as error:
         code, message = error.code, in_one_line(error)  # names that the client chose may be in it
     except (TimeoutError, CancelledError):
@@ -159,6 +173,10 @@ def _answer(context: Any, work: Callable[[], Answer]) -> Answer:
     except Exception:
         logger.exception("a gRPC request failed")
         code, message = Code.INTERNAL, "internal error; the server's log has more"
+    else:
+        note_code("OK")
+        return answer
+    note_code(code.name)
     context.abort(grpc.StatusCode[code.name], message)
     raise AssertionError("abort raises")
 

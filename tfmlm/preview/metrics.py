@@ -132,6 +132,10 @@ class Metrics:
         )
         self.run_count = Counter(batching + "wrapped_run_count")
 
+    def choose_name(self, asked: str) -> str:
+        """The name by which a request is counted: any other than the model's is "", for memory has an end."""
+        return asked if asked == self.model_name else ""
+
     def render(self) -> str:
         """All of them in Prometheus' text format, sorted by name."""
         metrics = [item for item in vars(self).values() if isinstance(item, Counter | Histogram)]

@@ -181,9 +181,7 @@ class _CountedApi:
     def _count(self, target: str, status: int, seconds: float) -> None:
         posted = _POST_PATH.fullmatch(target)
         match = posted or _GET_PATH.fullmatch(target)
-        # Any other name is one: a client could ask for more names than the memory holds.
-        served = self._metrics.model_name
-        name = served if match and unquote(match["name"] or "") == served else ""
+        name = self._metrics.choose_name(unquote(match["name"] or "") if match else "")
         self._metrics.request_count.add(name, _CODES.get(status, "INVALID_ARGUMENT"))
         if status == 200:
             method = posted["method"] if posted else ""
