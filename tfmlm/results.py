@@ -95,9 +95,9 @@ class Result:
         bad_rows: rows of the source that could not be read and were left out.
         unknown_share: share of the text's tokens that the tokenizer does not know.
         unmasked_share: share of the held-out blocks that have no mask.
-        perplexity_per_character: exponential of the sum of the held-out masked tokens' losses, in nats, over the
-            number of characters that these tokens stand for (`data.characters`). Vocabularies can be compared
-            by it; None where the tokenizer does not tell how many there are.
+        perplexity_per_character: exponential of the sum of the held-out masked tokens' losses, in nats, over
+            the number of characters that these tokens stand for (`data.characters`). Vocabularies can be
+            compared by it; None where the tokenizer does not tell how many there are.
         tokens_a_text_before: mean tokens of a held-out text with the vocabulary as it was; None unless it has
             grown.
         tokens_a_text_after: the same with the new words.

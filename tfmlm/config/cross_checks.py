@@ -75,7 +75,8 @@ def _check_new_words(config: Config) -> None:
     for word in tokenizer.added_tokens:
         if not word or word != word.strip() or not word.isprintable():
             raise UserError(
-                f"tokenizer.added_tokens holds {word!r}; a word has no white space at its ends and no controls"
+                f"tokenizer.added_tokens holds {word!r}; a word has no white space at its ends and no "
+                "controls"
             )
     if tokenizer.extend_from_text and tokenizer.train_vocab_size:
         raise UserError(
@@ -87,8 +88,8 @@ def _check_new_words(config: Config) -> None:
         return
     if tokenizer.train_vocab_size:
         raise UserError(
-            "tokenizer.added_tokens and tokenizer.train_vocab_size are set, and the rows of model.name_or_path "
-            "are of other words than a trained tokenizer's; leave one of the three out"
+            "tokenizer.added_tokens and tokenizer.train_vocab_size are set, and the rows of "
+            "model.name_or_path are of other words than a trained tokenizer's; leave one of the three out"
         )
     if "vocab_size" in config.model.config:
         raise UserError(

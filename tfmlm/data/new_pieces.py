@@ -1,8 +1,8 @@
 """Chooses the pieces that would save a text the most tokens, for a vocabulary to grow by.
 
 Every candidate is a run of neighbouring tokens inside one word. The one that saves the most is joined
-wherever it stands, all that this changes is counted anew, and so on: byte-pair encoding (Sennrich et al. 2016,
-https://arxiv.org/abs/1508.07909), begun from a tokenizer's own tokens, with runs that may be longer than two.
+wherever it stands, all that this changes is counted anew, and so on: byte-pair encoding (Sennrich et al.
+2016, https://arxiv.org/abs/1508.07909) that begins with a tokenizer's own tokens, and joins more than two.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ words' borders and the search for pieces treat them like the others:
 
 Given words cannot be entries of a model: any of these would match at the beginning of longer words. They
 become added tokens, as `add_tokens(AddedToken(word, single_word=True))` of transformers makes them. Where a
-space belongs to the token behind it (BPE and unigram) a word takes the white space before it, as the mask does.
+space belongs to the token behind it (BPE, unigram) a word takes the white space before it, as the mask does.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def find_origins(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast
 
 def is_extended(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast) -> bool:
     """Whether a tokenizer has all that another has, under the same ids."""
-    return before.get_vocab().items() <= after.get_vocab().items()
+    return set(before.get_vocab().items()) <= set(after.get_vocab().items())
 
 
 # === Kinds ===
@@ -178,8 +178,8 @@ def _check_kind(tokenizer: PreTrainedTokenizerFast) -> None:
         )
     if len(set(tokenizer.get_vocab().values())) != count_ids(tokenizer):
         raise UserError(
-            f"{keys} need a tokenizer whose numbers have no gap; this one has {count_ids(tokenizer):,} numbers "
-            f"and {len(tokenizer):,} tokens"
+            f"{keys} need a tokenizer whose numbers have no gap, and this one has {len(tokenizer):,} tokens "
+            f"and {count_ids(tokenizer):,} numbers; leave them out"
         )
 
 
@@ -216,7 +216,7 @@ def add_words(tokenizer: PreTrainedTokenizerFast, words: list[str]) -> PreTraine
     Raises:
         UserError: a word is a special token, or nothing to the tokenizer.
     """
-    extended = _reload(tokenizer, lambda described: None)
+    extended = _reload(tokenizer)
     normalizer = tokenizer.backend_tokenizer.normalizer
     takes_space = _find_kind(tokenizer) != "WordPiece"
     known = []
@@ -340,7 +340,7 @@ def add_pieces(tokenizer: PreTrainedTokenizerFast, runs: list[Run]) -> PreTraine
 
 
 def _reload(
-    tokenizer: PreTrainedTokenizerFast, change: Callable[[dict[str, Any]], None]
+    tokenizer: PreTrainedTokenizerFast, change: Callable[[dict[str, Any]], None] = lambda _: None
 ) -> PreTrainedTokenizerFast:
     """A copy of its own class and with its settings, whose `tokenizer.json` is changed."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -378,4 +378,4 @@ def _add_to_model(described: dict[str, Any], runs: list[Run], tokenizer: PreTrai
 def _score(piece: str, tokenizer: PreTrainedTokenizerFast, scores: list[float]) -> float:
     """Of the pieces that it replaces together, and a bonus for each token less."""
     replaced = tokenizer.backend_tokenizer.model.tokenize(piece)
-    return sum(scores[token.id] for token in replaced) + _BONUS * (len(replaced) - 1)
+    return float(sum(scores[token.id] for token in replaced) + _BONUS * (len(replaced) - 1))

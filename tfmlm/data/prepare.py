@@ -286,7 +286,10 @@ def _open_shards(config: Config) -> PreparedData:
     _check_tokenizer_is_the_same(config, manifest, tokenizer)
     train, validation = (ShardedBlocks.of_split(folder, manifest, split, with_words) for split in SPLITS)
     bad_rows = {row.file: row for row in manifest.bad_rows}
-    tokens_a_text = TokensAText(*manifest.tokens_a_text) if manifest.tokens_a_text else None
+    tokens_a_text = None
+    if manifest.tokens_a_text:
+        before, after, num_new = manifest.tokens_a_text
+        tokens_a_text = TokensAText(before, after, int(num_new))
     return PreparedData(tokenizer, train, validation, bad_rows, tokens_a_text)
 
 
@@ -318,8 +321,8 @@ def _check_new_words_are_the_same(config: Config, manifest: Manifest) -> None:
         here = getattr(config.tokenizer, key)
         if (here or None) != (there or None):
             raise UserError(
-                f"the blocks in {config.data.source!r} were made with tokenizer.{key} {_shorten(there)}, and it "
-                f"is {_shorten(here)} here; set what they were made with, or prepare them again"
+                f"the blocks in {config.data.source!r} were made with tokenizer.{key} {_shorten(there)}, and "
+                f"here it is {_shorten(here)}; set what they were made with, or prepare them again"
             )
 
 

@@ -153,7 +153,7 @@ def _load_pretrained(
     original: PreTrainedTokenizerFast | None = None,
     extended: PreTrainedTokenizerFast | None = None,
 ) -> tuple[TFPreTrainedModel, Diagnosis]:
-    """Loads a model; its vocabulary grows by what `extended` has beside `original`, the tokenizer as it was."""
+    """Loads a model; its vocabulary grows by what `extended` has beside `original`."""
     model_config = _override(_read_config(name_or_path), fields)
     new_rows = None
     if original and extended:

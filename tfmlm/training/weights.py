@@ -274,7 +274,7 @@ def read_weights(
                     values = _read(stored[key], shape, name_or_path)
                 expected[name].assign(values)
         unused = {name: stored[name] for name in sorted(stored.keys() - found.values())}
-        return Diagnosis(new, _find_surplus(model, expected, unused, new_rows.first if grown else None))
+        return Diagnosis(new, _find_surplus(model, expected, unused, new_rows.first if new_rows else None))
 
 
 def list_weight_files(folder: Path) -> list[Path]:
