@@ -223,10 +223,6 @@ def test_what_the_graph_has_not_is_named() -> None:
     ]:
         with pytest.raises(UnsupportedTokenizerError, match=named):
             GraphTokenizer(wrap(backend))
-    single = make_wordpiece()
-    single.add_tokens([AddedToken("day", single_word=True)])
-    with pytest.raises(UnsupportedTokenizerError, match="day"):
-        GraphTokenizer(wrap(single))
 
 
 def test_charsmap_keys_are_what_the_tokenizers_library_finds() -> None:
