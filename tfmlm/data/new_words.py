@@ -122,13 +122,14 @@ def find_origins(before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast
     old = before.get_vocab()
     added = after.get_added_vocab()
     model = before.backend_tokenizer.model
+    first, kind = count_ids(before), _find_kind(before)
+    encode_word = _make_word_encoder(before)
+    new = {token_id: token for token, token_id in after.get_vocab().items() if token_id >= first}
     origins = {}
-    for token, token_id in sorted(after.get_vocab().items(), key=lambda item: item[1]):
-        if token_id < count_ids(before):
-            continue
+    for token_id, token in sorted(new.items()):
         if token in added:
-            origins[token_id] = _encode_word(before, token)
-        elif _find_kind(before) == "WordPiece":
+            origins[token_id] = encode_word(token)
+        elif kind == "WordPiece":
             unknown = old[str(before.unk_token)]
             origins[token_id] = [old.get(piece, unknown) for piece in _cut_wordpiece(token, old)]
         else:
@@ -218,29 +219,31 @@ def add_words(tokenizer: PreTrainedTokenizerFast, words: list[str]) -> PreTraine
     """
     extended = _reload(tokenizer)
     normalizer = tokenizer.backend_tokenizer.normalizer
+    encode_word = _make_word_encoder(tokenizer)
     takes_space = _find_kind(tokenizer) != "WordPiece"
-    known = []
+    new, known = [], []
     for word in words:
         # As an uncased tokenizer has it, so that it is written like all other words.
         content = normalizer.normalize_str(word) if normalizer else word
         if {word, content} & {*tokenizer.all_special_tokens}:
             raise UserError(f"tokenizer.added_tokens holds {word!r}, a special token; leave it out")
-        ids = _encode_word(tokenizer, content)
+        ids = encode_word(content)
         if not content.strip() or not ids:
             raise UserError(f"tokenizer.added_tokens holds {word!r}, of which the tokenizer leaves nothing")
         if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             known.append(word)
             continue
-        extended.add_tokens([AddedToken(content, single_word=True, lstrip=takes_space, normalized=True)])
+        new.append(AddedToken(content, single_word=True, lstrip=takes_space, normalized=True))
+    extended.add_tokens(new)
     if known:
         _LOGGER.info("%d of tokenizer.added_tokens are tokens already: %s", len(known), ", ".join(known[:5]))
     return extended
 
 
-def _encode_word(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
-    """Ids of a word amid a text."""
-    text = f" {word}" if _find_kind(tokenizer) == "BPE" else word
-    return list(_copy_backend(tokenizer).encode(text, add_special_tokens=False).ids)
+def _make_word_encoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
+    """Gives the ids of a word amid a text."""
+    backend, space = _copy_backend(tokenizer), " " if _find_kind(tokenizer) == "BPE" else ""
+    return lambda word: list(backend.encode(space + word, add_special_tokens=False).ids)
 
 
 # === Pieces of a text ===
