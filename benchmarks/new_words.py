@@ -65,8 +65,8 @@ def measure(folder: Path, size: Size) -> Row:
         notes=[
             f"{size.num_new_words} new words, {size.new_word_steps} steps each; the peer is without them",
             f"resize_token_embeddings, random rows: {show(random.per_character)}",
-            f"before training {show(mean.initial)}, without new words {show(none.initial)}, random rows "
-            f"{show(random.initial)}",
+            f"before training {show(mean.initial)}, without new words {show(none.initial)}",
+            f"and with random rows {show(random.initial)}",
             f"{mean.tokens:,} tokens of held-out text, without new words {none.tokens:,}",
         ],
     )

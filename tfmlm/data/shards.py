@@ -313,6 +313,11 @@ def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
+def number_tokenizer(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The beginning of that hash, as a number of 63 bits."""
+    return int(fingerprint_tokenizer(tokenizer)[:16], 16) >> 1
+
+
 def hash_file(path: str) -> str:
     """SHA-256 of a file, as `sha256sum` prints it."""
     digest = hashlib.sha256()

@@ -147,19 +147,21 @@ def name_output_bias(model: TFPreTrainedModel) -> set[str]:
 
 # === A vocabulary that grows ===
 
-_VOCABULARY_AXES = {
-    "transformer.embeddings.weight": 0,  # of XLM and FlauBERT
-    "cls.predictions.decoder.weight": 0,  # of RemBERT, whose output has embeddings of its own
-    "cls.predictions.dense.weight": 1,  # of MobileBERT: a part of the output's embeddings, transposed
+_FURTHER_AXES = {
+    "flaubert": {"transformer.embeddings.weight": 0},
+    "mobilebert": {"cls.predictions.dense.weight": 1},  # a part of the output's embeddings, transposed
+    "rembert": {"cls.predictions.decoder.weight": 0},  # the output has embeddings of its own
+    "xlm": {"transformer.embeddings.weight": 0},
 }
-"""Which axis of a tensor is the vocabulary, beside the input embeddings and the output's bias."""
+"""By model type, tensors with a vocabulary beside `word_embeddings` and the output's bias, and its axis."""
 
 
 def find_vocabulary_axes(model: TFPreTrainedModel) -> dict[str, int]:
     """PyTorch's names of the tensors with a row for each token, and on which of their axes."""
-    names = name_as_pytorch(model)
-    embeddings = [name for name in names if name.endswith("embeddings.word_embeddings.weight")]
-    others = {name: axis for name, axis in _VOCABULARY_AXES.items() if name in names}
+    embeddings = [
+        name for name in name_as_pytorch(model) if name.endswith("embeddings.word_embeddings.weight")
+    ]
+    others = _FURTHER_AXES.get(model.config.model_type, {})
     return dict.fromkeys([*embeddings, *name_output_bias(model)], 0) | others
 
 
