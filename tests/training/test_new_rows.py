@@ -176,6 +176,7 @@ def test_a_run_with_new_words(
     assert_same_weights(tmp_path / "run", tmp_path / "again")
 
 
+@pytest.mark.long
 def test_a_stream_and_shards_have_the_same_words(config: Config, tmp_path: Path) -> None:
     def train(name: str, **data: object) -> Path:
         other = replace(in_folder(config, tmp_path / name), data=replace(config.data, **data))
