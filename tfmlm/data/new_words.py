@@ -49,6 +49,9 @@ _BONUS = 1e-3
 """Added to a unigram piece's log probability for each token that it saves: far more than float64 rounds, far
 less than pieces differ."""
 
+_SHOWN = 8
+"""Of the chosen pieces."""
+
 _MEASURED_TEXTS = 1000
 """Held-out texts whose tokens are counted."""
 
@@ -90,7 +93,7 @@ def extend_tokenizer(
     if not num_pieces:
         return extended
     runs = choose_pieces(tokenizer, count_words(extended, texts), num_pieces)
-    some = ", ".join(sorted((run.piece for run in runs), key=len)[-5:])
+    some = ", ".join(run.piece for run in runs[:_SHOWN])
     _LOGGER.info("%s new words and pieces of the text%s", f"{len(runs):,}", f", such as {some}" * bool(runs))
     return add_words(add_pieces(tokenizer, runs), words)
 
