@@ -25,6 +25,7 @@ ROWS = (
     "memory",
     "checkpoint",
     "perplexity",
+    "new_words",
     "fill_mask",
     "serving",
     "score",

@@ -40,6 +40,9 @@ class Size:
         serving_seconds: that the clients keep asking the server.
         long_block_size: tokens in a block where activations are to be most of the memory.
         memory_steps: steps whose memory is measured, after the first, which is slower.
+        num_new_words: words that a vocabulary grows by.
+        new_word_steps: training steps before their perplexities per character are compared.
+        new_word_layers: layers of the model there.
         num_copies: times that the texts are written into the file that is streamed, so that it is longer
             than a shuffle window.
         alone: each measurement is a process of its own; without it all share one, which starts faster.
@@ -64,6 +67,9 @@ class Size:
     long_block_size: int = 512
     memory_steps: int = 3
     num_copies: int = 8
+    num_new_words: int = 1000
+    new_word_steps: int = 150
+    new_word_layers: int = 2
     alone: bool = True
 
     @property
@@ -91,6 +97,9 @@ QUICK = Size(
     long_block_size=64,
     memory_steps=1,
     num_copies=1,
+    num_new_words=20,
+    new_word_steps=3,
+    new_word_layers=1,
     alone=False,
 )
 """Seconds instead of minutes: shows that every row runs; its figures mean nothing."""

@@ -95,6 +95,13 @@ class Result:
         bad_rows: rows of the source that could not be read and were left out.
         unknown_share: share of the text's tokens that the tokenizer does not know.
         unmasked_share: share of the held-out blocks that have no mask.
+        perplexity_per_character: exponential of the sum of the held-out masked tokens' losses, in nats, over
+            the number of characters that these tokens stand for (`data.characters`). Vocabularies can be
+            compared by it; None where the tokenizer does not tell how many there are.
+        tokens_a_text_before: mean tokens of a held-out text with the vocabulary as it was; None unless it has
+            grown.
+        tokens_a_text_after: the same with the new words.
+        num_new_words: entries that the vocabulary has grown by.
         notes: what the person should know, one sentence each.
         samples_before: `run.sample_texts` as the model filled them before training; for each text, one list
             of candidates a mask. Empty in results of versions that did not keep them.
@@ -116,6 +123,10 @@ class Result:
     bad_rows: int = 0
     unknown_share: float = 0.0
     unmasked_share: float = 0.0
+    perplexity_per_character: float | None = None
+    tokens_a_text_before: float | None = None
+    tokens_a_text_after: float | None = None
+    num_new_words: int = 0
     notes: list[str] = field(default_factory=list)
     samples_before: Samples = field(default_factory=dict)
     samples_after: Samples = field(default_factory=dict)

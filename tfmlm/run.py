@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfmlm.atomic_files import write_atomically
-from tfmlm.config import Config
+from tfmlm.config import Config, TokenizerConfig
 from tfmlm.config.load import dump_config
 from tfmlm.data.files import describe_bad_row
 from tfmlm.data.sources import open_training_texts
@@ -28,7 +28,7 @@ from tfmlm.inference.fill import Predictor, load_predictor, make_predictor
 from tfmlm.inference.loading import Exportable, load_trained
 from tfmlm.remote_folders import explained_remote_errors
 from tfmlm.remote_run import bring_checkpoints, bring_run, holding_run
-from tfmlm.results import Evaluation, Result, Samples
+from tfmlm.results import Evaluation, Result, Samples, to_perplexity
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder, goes_on_longer, open_run_folder
 from tfmlm.signals import ending_when_told
 from tfmlm.training.architectures import max_block_size
@@ -129,6 +129,7 @@ def _summarize(
     samples_after: Samples,
 ) -> Result:
     bad_rows = list(setup.data.bad_rows.values())
+    characters, words = setup.characters_a_token, setup.data.tokens_a_text
     return Result(
         perplexity=trained.after.perplexity,
         eval_loss=trained.after.loss,
@@ -145,6 +146,10 @@ def _summarize(
         bad_rows=sum(row.num_rows for row in bad_rows),
         unknown_share=setup.unknown,
         unmasked_share=setup.unmasked,
+        perplexity_per_character=to_perplexity(trained.after.loss / characters) if characters else None,
+        tokens_a_text_before=words.before if words else None,
+        tokens_a_text_after=words.after if words else None,
+        num_new_words=words.num_new if words else 0,
         notes=[
             *setup.notes,
             *trained.notes,
@@ -276,7 +281,8 @@ def evaluate_folder(name: str, overrides: list[str]) -> Evaluation:
         replace(
             config,
             model=replace(config.model, name_or_path=str(model_dir), config={}),
-            tokenizer=replace(config.tokenizer, name_or_path=str(model_dir), train_vocab_size=None),
+            # Which has the new words already.
+            tokenizer=TokenizerConfig(name_or_path=str(model_dir)),
         ),
         is_to_answer=True,
     )

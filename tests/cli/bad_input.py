@@ -555,6 +555,52 @@ TOKENIZER = [
         "it must be at least 261 for byte_bpe, which begins with 5 special tokens and 256 bytes",
     ),
     Case(
+        "new words for a vocabulary that is trained",
+        f"{TRAIN} tokenizer.train_vocab_size=300 tokenizer.extend_from_text=9",
+        "a vocabulary of this text already; raise that, and leave out the first",
+    ),
+    Case(
+        "given words for a pretrained model under a trained tokenizer",
+        f"{TRAIN} tokenizer.train_vocab_size=300 tokenizer.added_tokens=[pillar]",
+        "leave one of the three out",
+    ),
+    Case(
+        "new words and a size of the vocabulary",
+        f"{TRAIN} model.config.vocab_size=900 tokenizer.added_tokens=[pillar]",
+        "and the vocabulary grows by tokenizer.added_tokens or tokenizer.extend_from_text; leave it out",
+    ),
+    Case(
+        "no new words",
+        f"{TRAIN} tokenizer.extend_from_text=0",
+        "tokenizer.extend_from_text is 0; it must be more than 0",
+    ),
+    Case(
+        "new words that YAML takes for numbers",
+        f"{TRAIN} tokenizer.added_tokens=[pillar,404]",
+        "tokenizer.added_tokens holds 404, which YAML takes for no word; put it in quotes",
+    ),
+    Case(
+        "a new word with a space before it",
+        f"{TRAIN} tokenizer.added_tokens=['\u00a0pillar']",
+        "a word has no white space at its ends and no controls",
+    ),
+    Case(
+        "a special token for a new word",
+        f"{TRAIN} tokenizer.added_tokens=['<mask>']",
+        "tokenizer.added_tokens holds '<mask>', a special token; leave it out",
+    ),
+    Case(
+        "a file of new words that there is not",
+        f"{TRAIN} tokenizer.added_tokens={{folder}}/words.txt",
+        "words.txt' cannot be read",
+    ),
+    Case(
+        "a file of new words that is no text",
+        f"{TRAIN} tokenizer.added_tokens={{folder}}/words.txt",
+        "give a list, or a file in UTF-8 with a word a line",
+        write("words.txt", b"\xff\xfe"),
+    ),
+    Case(
         "a RoBERTa whose padding is not at 1",
         TRAIN,
         "takes token 1 for padding, and pad_token_id of its config.json is 0",

@@ -1,8 +1,11 @@
 """Tokenization in the graph equals the Hugging Face fast tokenizers: on real texts and on hostile ones."""
 
+import copy
 import io
+import random
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from transformers.convert_slow_tokenizer import import_protobuf
 from tests.tiny import SENTENCES
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.installed_docs import list_source_files, read_docstrings
+from tfmlm.data.new_words import extend_tokenizer
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.graph_tokenizer import UnsupportedTokenizerError
 from tfmlm.graph_tokenizer.charsmap import read_charsmap
@@ -223,10 +227,6 @@ def test_what_the_graph_has_not_is_named() -> None:
     ]:
         with pytest.raises(UnsupportedTokenizerError, match=named):
             GraphTokenizer(wrap(backend))
-    single = make_wordpiece()
-    single.add_tokens([AddedToken("day", single_word=True)])
-    with pytest.raises(UnsupportedTokenizerError, match="day"):
-        GraphTokenizer(wrap(single))
 
 
 def test_charsmap_keys_are_what_the_tokenizers_library_finds() -> None:
@@ -244,3 +244,49 @@ def test_charsmap_keys_are_what_the_tokenizers_library_finds() -> None:
     single = {key: value for key, value in values.items() if len(key) == 1}
     assert len(single) > 4000
     assert all(normalizer.normalize_str(key) == value for key, value in single.items())
+
+
+@pytest.mark.parametrize("fixture", ["word_tokenizer", "byte_tokenizer", "piece_tokenizer"])
+def test_no_mismatch_with_new_words(fixture: str, request: pytest.FixtureRequest) -> None:
+    """Given words, which touch letters or none, take white space or none, and are parts of each other."""
+    words = ["pillar", "New", "New York", "Größe", "C++", "日本", "self-test"]
+    texts = [f"Largest pillars of the patella: {sentence}" for sentence in SENTENCES[::4]]
+    tokenizer = extend_tokenizer(request.getfixturevalue(fixture), words, 20, [texts])
+    rng = random.Random(0)
+    beside = [
+        "",
+        " ",
+        "  ",
+        "\n",
+        "\u00a0",
+        "\u3000",
+        "s",
+        "_",
+        "-",
+        ".",
+        "é",
+        "\u0301",
+        "\u00b9",
+        "\u200d",
+        "Ⅷ",
+        "\x00",
+        "日",
+    ]
+    beside += [str(tokenizer.mask_token), str(tokenizer.sep_token), "new york", "patellae"]
+    drawn = ["".join(rng.choices([*words, *beside], k=rng.randint(1, 9))) for _ in range(600)]
+    assert find_mismatch(GraphTokenizer(tokenizer), tokenizer, [texts, SCRIPTS, drawn]) is None
+
+
+def test_added_tokens_take_white_space_on_either_side(word_tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = copy.deepcopy(word_tokenizer)
+    flags = list(product([False, True], repeat=3))
+    tokenizer.add_tokens(
+        [
+            AddedToken(f"w{number}w", single_word=single, lstrip=before, rstrip=after)
+            for number, (single, before, after) in enumerate(flags)
+        ]
+    )
+    rng = random.Random(0)
+    parts = [*(f"w{number}w" for number in range(len(flags))), " ", "  ", "\t", "the", ".", "[MASK]", "[SEP]"]
+    drawn = ["".join(rng.choices(parts, k=rng.randint(1, 9))) for _ in range(600)]
+    assert find_mismatch(GraphTokenizer(tokenizer), tokenizer, [drawn]) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tfmlm.cli.shared import add_overrides, show, start_libraries
+from tfmlm.cli.shared import add_overrides, describe_new_words, show, start_libraries
 from tfmlm.errors import UserError
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
@@ -58,5 +58,7 @@ def describe_shards(folder: str, manifest: Manifest, notes: list[str]) -> str:
         f"{sum(shard.num_tokens for shard in shards):,} tokens, {len(shards):,} shards"
         for split, shards in manifest.splits.items()
     ]
+    if manifest.tokens_a_text:
+        lines.append(f"words        {describe_new_words(*manifest.tokens_a_text)}")
     lines += [f"note         {note}" for note in [*map(describe_bad_row, manifest.bad_rows), *notes]]
     return "\n".join([*lines, "", f"next         tfmlm train CONFIG data.source={folder}"])

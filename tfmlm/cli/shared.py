@@ -74,6 +74,13 @@ def deliver(lines: Iterable[str], output: Path | None) -> None:
         show(line)
 
 
+def describe_new_words(tokens_before: float, tokens_after: float, num_new: float) -> str:
+    """What new words in the vocabulary save."""
+    return (
+        f"{num_new:,.0f} new, {tokens_before:,.1f} tokens a held-out text before, {tokens_after:,.1f} after"
+    )
+
+
 def describe_masks(text: str, masks: Sequence[Sequence[Candidate]]) -> Iterator[str]:
     """A text and, for each of its masks, the candidates with their probabilities."""
     yield escape_controls(text, keep="")

@@ -7,8 +7,9 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from tfmlm.cli.init import add_text_and_model, describe_suggestion, suggest
-from tfmlm.cli.shared import add_overrides, describe_masks, show, start_libraries
+from tfmlm.cli.shared import add_overrides, describe_masks, describe_new_words, show, start_libraries
 from tfmlm.errors import UserError
+from tfmlm.results import Result
 
 if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
     from tfmlm.config import Config
@@ -53,6 +54,15 @@ def _configure(options: argparse.Namespace) -> Config:
     return suggestion.config
 
 
+def _describe_words(result: Result) -> list[str]:
+    before, after = result.tokens_a_text_before, result.tokens_a_text_after
+    if before is None or after is None:
+        return []
+    per_character = result.perplexity_per_character
+    compared = f"; perplexity per character {per_character:.4f}" if per_character else ""
+    return [f"words        {describe_new_words(before, after, result.num_new_words)}{compared}"]
+
+
 def describe_run(finished: FinishedRun) -> str:
     """The summary that ends a run."""
     result = finished.result
@@ -61,6 +71,7 @@ def describe_run(finished: FinishedRun) -> str:
         f"perplexity   {result.initial_perplexity:,.2f} before, {result.perplexity:,.2f} after training",
         f"accuracy     {result.eval_top_1:.1%} at the first guess, {result.eval_top_5:.1%} within five",
         f"text         {unknown} unknown to the tokenizer, {unmasked} of the blocks without a mask",
+        *_describe_words(result),
         f"training     {result.steps:,} steps, {result.tokens:,} tokens, {result.train_seconds:,.0f} s",
         f"speed        {result.step_seconds_median:.3f} s a step, {result.tokens_per_second:,.0f} tokens/s",
         f"model        {result.model_dir}",

@@ -59,6 +59,7 @@ def check_config(config: Config) -> None:
     if not (config.model.name_or_path or config.tokenizer.name_or_path or config.tokenizer.train_vocab_size):
         raise UserError("no tokenizer: set tokenizer.name_or_path or tokenizer.train_vocab_size")
     _check_vocabulary(config.tokenizer)
+    _check_new_words(config)
     _check_hub(config.hub, config.data)
 
 
@@ -68,6 +69,34 @@ def _check_vocabulary(tokenizer: TokenizerConfig) -> None:
         raise UserError(
             f"tokenizer.train_vocab_size is {tokenizer.train_vocab_size}; it must be at least {smallest} for "
             f"{tokenizer.algorithm}, which begins with {holds}"
+        )
+
+
+def _check_new_words(config: Config) -> None:
+    tokenizer = config.tokenizer
+    for word in tokenizer.added_tokens:
+        if not word or word != word.strip() or not word.isprintable():
+            raise UserError(
+                f"tokenizer.added_tokens holds {word!r}; a word has no white space at its ends and no "
+                "controls"
+            )
+    if tokenizer.extend_from_text and tokenizer.train_vocab_size:
+        raise UserError(
+            f"tokenizer.extend_from_text is {tokenizer.extend_from_text} and tokenizer.train_vocab_size "
+            f"{tokenizer.train_vocab_size}, a vocabulary of this text already; raise that, and leave out the "
+            "first"
+        )
+    if not tokenizer.adds_words or not config.model.name_or_path:
+        return
+    if tokenizer.train_vocab_size:
+        raise UserError(
+            "tokenizer.added_tokens and tokenizer.train_vocab_size are set, and the rows of "
+            "model.name_or_path are of other words than a trained tokenizer's; leave one of the three out"
+        )
+    if "vocab_size" in config.model.config:
+        raise UserError(
+            f"model.config.vocab_size is {config.model.config['vocab_size']}, and the vocabulary grows by "
+            "tokenizer.added_tokens or tokenizer.extend_from_text; leave it out"
         )
 
 

@@ -265,6 +265,7 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
 def _to_config(settings: DictConfig) -> Config:
     try:
         _check_containers(settings)
+        _read_added_tokens(settings)
         # YAML 1.1 reads a plain `off` as false.
         if OmegaConf.select(settings, "export.text_signature") is False:
             OmegaConf.update(settings, "export.text_signature", "off")
@@ -303,6 +304,35 @@ def _check_containers(settings: DictConfig) -> None:
                         raise UserError(f"{name}.{item.name}[{number}] is {each!r}; it must be a mapping")
             if any("\0" in str(text) for text in (value if isinstance(value, ListConfig) else [value])):
                 raise UserError(f"{name}.{item.name} is {value!r}; it must be without the character NUL")
+
+
+_WORDS = "tokenizer.added_tokens"
+
+
+def _read_added_tokens(settings: DictConfig) -> None:
+    """Puts the words of a file in the place of its path, so that a run keeps them, whatever becomes of it."""
+    given = OmegaConf.select(settings, _WORDS)
+    if isinstance(given, str):
+        given = _read_lines(given)
+        tokens = list_known_tokens()
+        for word in given:
+            _refuse_tokens(_WORDS, word, tokens)
+        OmegaConf.update(settings, _WORDS, _escape(given))
+    for word in given or []:
+        if not isinstance(word, str):
+            raise UserError(f"{_WORDS} holds {word!r}, which YAML takes for no word; put it in quotes")
+
+
+def _read_lines(path: str) -> list[str]:
+    """The lines of a file that are not blank, without white space at their ends."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{_WORDS} {path!r} cannot be read: {first_line(error)}; give a list, or a file in UTF-8 with a "
+            "word a line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _example_key(section: str) -> str:

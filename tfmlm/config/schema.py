@@ -149,6 +149,21 @@ class TokenizerConfig:
     algorithm: Literal["wordpiece", "byte_bpe", "unigram"] = _key(
         "wordpiece", "of a trained tokenizer: `wordpiece`, `byte_bpe` or `unigram`."
     )
+    added_tokens: list[str] = _key(
+        list,
+        "whole words to add to the vocabulary, as a list, or the path of a file with a word a line; they "
+        "match inside no other word.",
+    )
+    extend_from_text: int | None = _key(
+        None,
+        "add at most this many words and pieces of the training text, those that save the most tokens.",
+        POSITIVE,
+    )
+
+    @property
+    def adds_words(self) -> bool:
+        """Whether the vocabulary is to grow."""
+        return bool(self.added_tokens or self.extend_from_text)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,14 @@ class StreamTokenizer:
     adds is marked special. A text that makes no token, such as one of zero-width characters, is left out.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, with_words: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        with_words: bool = False,
+        longest_word: int | None = LONGEST_WORD,
+    ) -> None:
         self._with_words = with_words
+        self._longest_word = longest_word
         # A copy, because truncation and padding that came with the tokenizer would cut long texts.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
@@ -80,7 +86,10 @@ class StreamTokenizer:
             is_special[ends - 1 - offset] = True
         if not self._with_words:
             return TokenStream(token_ids, is_special)
-        return TokenStream(token_ids, is_special, _find_word_starts(encodings, lengths))
+        starts_word = _find_word_starts(encodings, lengths)
+        if self._longest_word is not None:
+            starts_word = _split_long_words(starts_word, self._longest_word)
+        return TokenStream(token_ids, is_special, starts_word)
 
 
 def _count_added(backend: Tokenizer) -> tuple[int, int]:
@@ -108,14 +117,14 @@ def _find_word_starts(encodings: list[Encoding], lengths: NDArray[np.int64]) -> 
     starts_word = np.ones(len(word_ids), np.bool_)
     starts_word[1:] = (word_ids[1:] != word_ids[:-1]) | (word_ids[1:] == -1)
     starts_word[lengths.cumsum() - lengths] = True  # each text begins at word 0 again
-    return _split_long_words(starts_word)
+    return starts_word
 
 
-def _split_long_words(starts_word: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Every token of a word of more than `LONGEST_WORD` tokens becomes one of its own."""
+def _split_long_words(starts_word: NDArray[np.bool_], longest: int) -> NDArray[np.bool_]:
+    """Every token of a word of more than `longest` tokens becomes one of its own."""
     starts = np.flatnonzero(starts_word)
     lengths = np.diff(starts, append=len(starts_word))
-    return starts_word | np.repeat(lengths > LONGEST_WORD, lengths)
+    return starts_word | np.repeat(lengths > longest, lengths)
 
 
 class BlockFormat(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from tfmlm.data.blocks import (
 )
 from tfmlm.data.cache import make_once
 from tfmlm.data.files import BadRow
+from tfmlm.data.new_words import TokensAText, extend_tokenizer, is_extended, measure_tokens_a_text
 from tfmlm.data.packing import BlockFormat, pack_texts
 from tfmlm.data.shards import (
     SPLITS,
@@ -57,12 +60,14 @@ class PreparedData(NamedTuple):
         train: blocks to train on.
         validation: held-out blocks.
         bad_rows: rows that were left out, by file; of a stream, those that were read so far.
+        tokens_a_text: what new words save, if there are any.
     """
 
     tokenizer: PreTrainedTokenizerFast
     train: Blocks
     validation: Blocks
     bad_rows: Mapping[str, BadRow]
+    tokens_a_text: TokensAText | None = None
 
 
 def prepare_data(config: Config) -> PreparedData:
@@ -74,12 +79,12 @@ def prepare_data(config: Config) -> PreparedData:
     if is_shard_folder(config.data.source):
         return _open_shards(config)
     texts = load_texts(config.data, config.run.seed)
-    tokenizer = make_tokenizer(config, texts.train)
+    tokenizer, tokens_a_text = make_tokenizer(config, texts)
     if config.data.streaming:
-        return _stream(config, texts, tokenizer)
+        return _stream(config, texts, tokenizer)._replace(tokens_a_text=tokens_a_text)
     train, validation = (_pack_once(part, tokenizer, config) for part in (texts.train, texts.validation))
     bad_rows = texts.train.bad_rows | texts.validation.bad_rows
-    return PreparedData(tokenizer, train, validation, bad_rows)
+    return PreparedData(tokenizer, train, validation, bad_rows, tokens_a_text)
 
 
 @contextmanager
@@ -152,19 +157,50 @@ def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> Blo
 # === Tokenizer ===
 
 
-def make_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast:
+def make_tokenizer(config: Config, texts: Texts) -> tuple[PreTrainedTokenizerFast, TokensAText | None]:
+    """The configured tokenizer, or the model's own, or one that is trained; with the new words.
+
+    Returns:
+        The tokenizer, and what the new words save, if there are any.
+    """
+    tokenizer = _make_original_tokenizer(config, texts.train)
+    if not config.tokenizer.adds_words:
+        return tokenizer, None
+    extended = _extend_once(config, texts.train, tokenizer)
+    return extended, measure_tokens_a_text(tokenizer, extended, texts.validation)
+
+
+def _make_original_tokenizer(config: Config, texts: TextStream) -> PreTrainedTokenizerFast:
     """Trains the tokenizer once, or loads the configured one, or else the model's own."""
     if not config.tokenizer.train_vocab_size:
-        return _load_configured_tokenizer(config)
+        return load_original_tokenizer(config)
     model_type = _find_model_type(config)
     if config.data.streaming:
         return train_tokenizer(texts, config.tokenizer, model_type)
-    fingerprint = _fingerprint(texts, str(config.tokenizer), str(model_type in PADS_AT_ONE))
+    trained = replace(config.tokenizer, added_tokens=[])
+    return _make_tokenizer_once(
+        _fingerprint(texts, str(trained), str(model_type in PADS_AT_ONE)),
+        lambda: train_tokenizer(texts, config.tokenizer, model_type),
+    )
+
+
+def _extend_once(
+    config: Config, texts: TextStream, tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedTokenizerFast:
+    words, num_pieces = config.tokenizer.added_tokens, config.tokenizer.extend_from_text or 0
+    if config.data.streaming or not num_pieces:
+        return extend_tokenizer(tokenizer, words, num_pieces, texts)
+    settings = (json.dumps(words), str(num_pieces), tokenizer.backend_tokenizer.to_str())
+    return _make_tokenizer_once(
+        _fingerprint(texts, *settings), lambda: extend_tokenizer(tokenizer, words, num_pieces, texts)
+    )
+
+
+def _make_tokenizer_once(
+    fingerprint: str, make: Callable[[], PreTrainedTokenizerFast]
+) -> PreTrainedTokenizerFast:
     folder = make_once(
-        f"tokenizer-{fingerprint}",
-        lambda unfinished: save_tokenizer_folder(
-            train_tokenizer(texts, config.tokenizer, model_type), unfinished
-        ),
+        f"tokenizer-{fingerprint}", lambda unfinished: save_tokenizer_folder(make(), unfinished)
     )
     return load_tokenizer(folder)
 
@@ -181,7 +217,8 @@ def _find_model_type(config: Config) -> str:
     return str(fields.get("model_type", ""))
 
 
-def _load_configured_tokenizer(config: Config) -> PreTrainedTokenizerFast:
+def load_original_tokenizer(config: Config) -> PreTrainedTokenizerFast:
+    """The configured tokenizer, or else the model's own, without new words."""
     if config.tokenizer.name_or_path:
         return load_tokenizer(resolve_name_or_path(config.tokenizer.name_or_path, "tokenizer.name_or_path"))
     return load_tokenizer(resolve_name_or_path(config.model.name_or_path or "", "model.name_or_path"))
@@ -246,19 +283,48 @@ def _open_shards(config: Config) -> PreparedData:
             "`tfmlm prepare` again with masking.whole_word=true"
         )
     tokenizer = open_tokenizer(folder, manifest)
-    _check_tokenizer_is_the_same(config, manifest)
+    _check_tokenizer_is_the_same(config, manifest, tokenizer)
     train, validation = (ShardedBlocks.of_split(folder, manifest, split, with_words) for split in SPLITS)
-    return PreparedData(tokenizer, train, validation, {row.file: row for row in manifest.bad_rows})
+    bad_rows = {row.file: row for row in manifest.bad_rows}
+    tokens_a_text = None
+    if manifest.tokens_a_text:
+        before, after, num_new = manifest.tokens_a_text
+        tokens_a_text = TokensAText(before, after, int(num_new))
+    return PreparedData(tokenizer, train, validation, bad_rows, tokens_a_text)
 
 
-def _check_tokenizer_is_the_same(config: Config, manifest: Manifest) -> None:
-    """A tokenizer that the configuration trains is the folder's own, and needs no check."""
-    if config.tokenizer.train_vocab_size or not (config.tokenizer.name_or_path or config.model.name_or_path):
+def _check_tokenizer_is_the_same(
+    config: Config, manifest: Manifest, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A tokenizer that the configuration trains is the folder's own, and only its new words are compared."""
+    is_trained = bool(config.tokenizer.train_vocab_size)
+    if is_trained or not (config.tokenizer.name_or_path or config.model.name_or_path):
+        _check_new_words_are_the_same(config, manifest)
         return
-    if fingerprint_tokenizer(_load_configured_tokenizer(config)) != manifest.tokenizer_fingerprint:
+    original = load_original_tokenizer(config)
+    if fingerprint_tokenizer(original) == manifest.tokenizer_fingerprint and not config.tokenizer.adds_words:
+        return
+    _check_new_words_are_the_same(config, manifest)
+    if not (config.tokenizer.adds_words and is_extended(original, tokenizer)):
         key = "tokenizer" if config.tokenizer.name_or_path else "model"
         name = config.tokenizer.name_or_path or config.model.name_or_path
         raise UserError(
             f"the blocks in {config.data.source!r} were made by another tokenizer than {key}.name_or_path "
             f"{name!r}; prepare them again with this one"
         )
+
+
+def _check_new_words_are_the_same(config: Config, manifest: Manifest) -> None:
+    made_with = manifest.settings.get("tokenizer")
+    for key in ("added_tokens", "extend_from_text"):
+        there = made_with.get(key) if isinstance(made_with, dict) else None
+        here = getattr(config.tokenizer, key)
+        if (here or None) != (there or None):
+            raise UserError(
+                f"the blocks in {config.data.source!r} were made with tokenizer.{key} {_shorten(there)}, and "
+                f"here it is {_shorten(here)}; set what they were made with, or prepare them again"
+            )
+
+
+def _shorten(value: object) -> str:
+    return textwrap.shorten(json.dumps(value, ensure_ascii=False), 60)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from tfmlm.config import Config
 from tfmlm.config.load import hide_secrets_of
 from tfmlm.data.files import BadRow
+from tfmlm.data.new_words import TokensAText
 from tfmlm.data.packing import NO_TOKENS, BlockFormat
 from tfmlm.data.prepare import make_block_format
 from tfmlm.data.shards import Manifest, Shard, fingerprint_tokenizer, write_manifest
@@ -29,6 +30,7 @@ class ShardJob:
         blocks_per_shard: blocks in every shard but the last of a split.
         tokenizer: makes the tokens.
         split: tells training and held-out texts apart.
+        tokens_a_text: what new words save, if there are any.
     """
 
     config: Config
@@ -36,6 +38,7 @@ class ShardJob:
     blocks_per_shard: int
     tokenizer: PreTrainedTokenizerFast
     split: TextSplit
+    tokens_a_text: TokensAText | None = None
 
     @property
     def block_format(self) -> BlockFormat:
@@ -61,6 +64,7 @@ class ShardJob:
             settings=describe_settings(self.config, self.blocks_per_shard),
             splits=splits,
             bad_rows=sorted(bad_rows),
+            tokens_a_text=list(self.tokens_a_text or ()),
         )
         write_manifest(self.folder, manifest)
         return manifest

@@ -59,8 +59,8 @@ def prepare_shards(
         raise UserError(f"data.source {config.data.source!r} is a folder of shards already")
     write = _choose_writer(runner, beam_flags)
     texts = load_texts(config.data, config.run.seed)
-    tokenizer = make_tokenizer(config, texts.train)
-    job = ShardJob(config, folder, blocks_per_shard, tokenizer, texts.split)
+    tokenizer, tokens_a_text = make_tokenizer(config, texts)
+    job = ShardJob(config, folder, blocks_per_shard, tokenizer, texts.split, tokens_a_text)
     try:
         _clear(folder, describe_settings(config, blocks_per_shard))
         save_tokenizer(tokenizer, folder)

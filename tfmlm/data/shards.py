@@ -12,7 +12,7 @@ import posixpath
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -47,6 +47,9 @@ _FRAME_BYTES = 16
 
 _START_ALONE = {"offsets": [0]}
 """Of a shard in a manifest of a version that wrote no offsets."""
+
+_NO_NEW_WORDS: dict[str, list[float]] = {"tokens_a_text": []}
+"""Of a manifest of a version that knew none."""
 
 SPLITS = ("train", "validation")
 
@@ -92,6 +95,7 @@ class Manifest:
         settings: the configuration's keys that decided the blocks.
         splits: the shards in order, of `train` and of `validation`.
         bad_rows: rows of the source that were left out.
+        tokens_a_text: what new words save, as `new_words.TokensAText` has it; empty if there are none.
     """
 
     block_size: int
@@ -100,6 +104,7 @@ class Manifest:
     settings: dict[str, Any]
     splits: dict[str, list[Shard]]
     bad_rows: list[BadRow]
+    tokens_a_text: list[float] = field(default_factory=list)
 
 
 # === Writing ===
@@ -217,7 +222,7 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
             name: [_make(Shard, _START_ALONE | shard) for shard in fields["splits"][name]] for name in SPLITS
         }
         bad_rows = [_make(BadRow, row) for row in fields["bad_rows"]]
-        manifest = _make(Manifest, fields | {"splits": splits, "bad_rows": bad_rows})
+        manifest = _make(Manifest, _NO_NEW_WORDS | fields | {"splits": splits, "bad_rows": bad_rows})
         names = [shard.name for shards in splits.values() for shard in shards]
         if not all(map(_SHARD_NAME.fullmatch, names)):
             raise ValueError("a shard's name is a path")
@@ -225,6 +230,8 @@ def _parse_manifest(fields: Any, path: str) -> Manifest:
             raise ValueError("a split or a shard holds no blocks")
         if not all(map(_has_offsets, chain(*splits.values()))):
             raise ValueError("a shard's offsets are no places of blocks")
+        if manifest.tokens_a_text and [*map(type, manifest.tokens_a_text)] != [float, float, int]:
+            raise ValueError("tokens_a_text is no two means and a number")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path!r} is damaged ({error}); run `tfmlm prepare` again") from error
     return manifest
@@ -304,6 +311,11 @@ def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
     """A hash of everything that decides the token ids."""
     settings = f"{tokenizer.pad_token_id} {tokenizer.backend_tokenizer.to_str()}"
     return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def number_tokenizer(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The beginning of that hash, as a number of 63 bits."""
+    return int(fingerprint_tokenizer(tokenizer)[:16], 16) >> 1
 
 
 def hash_file(path: str) -> str:

@@ -84,7 +84,7 @@ def _split_added(
         for token in added
         if token["normalized"]
     ]
-    return (raw, normalized) if normalizer else (added, [])
+    return raw, normalized
 
 
 def _add_rows(rows: tf.RaggedTensor, values: tf.Tensor, is_added: tf.Tensor) -> tf.RaggedTensor:

@@ -48,7 +48,7 @@ class TrainingCheckpoint:
         evaluated_step: int64 [], the step up to which the evaluations that were due are done.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         model: MaskedLanguageModel,
         folder: Path,
@@ -56,6 +56,7 @@ class TrainingCheckpoint:
         num_kept: int = 2,
         is_writer: bool = True,
         when_saved: Callable[[], None] = lambda: None,
+        vocabulary: int = 0,
     ) -> None:
         self._model = model
         self.folder = folder
@@ -67,6 +68,8 @@ class TrainingCheckpoint:
         self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._blocks_per_step = blocks_per_step
         self._saved_blocks_per_step = tf.Variable(blocks_per_step, dtype=tf.int64, trainable=False)
+        self._vocabulary = vocabulary
+        self._saved_vocabulary = tf.Variable(vocabulary, dtype=tf.int64, trainable=False)
         self._state = _Snapshot(
             model.optimizer.weights,
             model=model.model,
@@ -77,6 +80,7 @@ class TrainingCheckpoint:
             stale_evaluations=self.stale_evaluations,
             evaluated_step=self.evaluated_step,
             blocks_per_step=self._saved_blocks_per_step,
+            vocabulary=self._saved_vocabulary,
         )
         self._weights = _Snapshot((), model=model.model)
         self._when_saved = when_saved
@@ -92,11 +96,13 @@ class TrainingCheckpoint:
             The number of batches trained on; 0 for a new run.
 
         Raises:
-            UserError: there are checkpoints, and none of them can be read, or its steps had other blocks.
+            UserError: there are checkpoints, and none of them can be read, or its steps had other blocks, or
+                its rows are another vocabulary's.
         """
         paths = self._list(_NEWEST)
         if any(self._read(self._state, path) for path in reversed(paths)):
             self._check_blocks_per_step()
+            self._check_vocabulary()
             return int(self._model.step.numpy())
         if paths:
             raise UserError(
@@ -113,6 +119,14 @@ class TrainingCheckpoint:
                 f"{self._blocks_per_step}; choose train.per_replica_batch_size and "
                 "train.gradient_accumulation_steps so that, times the number of devices of all workers, "
                 f"they make {saved}"
+            )
+
+    def _check_vocabulary(self) -> None:
+        """A tokenizer made of the text is another one if the text is; the rows would be other words'."""
+        if int(self._saved_vocabulary) != self._vocabulary:
+            raise UserError(
+                f"the run in {str(self.folder)!r} was trained with another tokenizer than this text or "
+                "tokenizer.name_or_path gives now; restore them, or choose another run.name"
             )
 
     def restore_step(self, step: int) -> bool:

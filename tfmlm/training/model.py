@@ -25,6 +25,8 @@ from transformers.utils import cached_file
 
 from tfmlm.config import Config, ModelConfig
 from tfmlm.data.blocks import BLOCKS_A_CHUNK, Blocks
+from tfmlm.data.new_words import find_origins
+from tfmlm.data.prepare import load_original_tokenizer
 from tfmlm.data.tokenizers import PADS_AT_ONE, count_ids, load_tokenizer
 from tfmlm.errors import UserError, first_line
 from tfmlm.inside import find_inside, read_json
@@ -35,6 +37,7 @@ from tfmlm.training.layers import check_rematerialized
 from tfmlm.training.sizes import check_counts, check_size
 from tfmlm.training.weights import (
     Diagnosis,
+    NewRows,
     list_tensor_names,
     list_weight_files,
     name_as_pytorch,
@@ -117,7 +120,8 @@ def make_model(config: Config, tokenizer: PreTrainedTokenizerFast) -> tuple[TFPr
     """
     if config.model.name_or_path:
         name_or_path = resolve_name_or_path(config.model.name_or_path, "model.name_or_path")
-        model, diagnosis = _load_pretrained(name_or_path, config.model.config)
+        original = load_original_tokenizer(config) if config.tokenizer.adds_words else None
+        model, diagnosis = _load_pretrained(name_or_path, config.model.config, original, tokenizer)
     else:
         model = _make_from_config(config, tokenizer)
         diagnosis = Diagnosis(new=list(name_as_pytorch(model)), unused=[])
@@ -173,8 +177,20 @@ def list_some(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
 
 
-def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPreTrainedModel, Diagnosis]:
+def _load_pretrained(
+    name_or_path: str,
+    fields: dict[str, object],
+    original: PreTrainedTokenizerFast | None = None,
+    extended: PreTrainedTokenizerFast | None = None,
+) -> tuple[TFPreTrainedModel, Diagnosis]:
+    """Loads a model; its vocabulary grows by what `extended` has beside `original`."""
     model_config = _override(_read_config(name_or_path), fields)
+    new_rows = None
+    if original and extended:
+        _check_tokenizer(model_config, original)
+        origins = find_origins(original, extended)
+        new_rows = NewRows(model_config.vocab_size, count_ids(original), [*origins.values()])
+        model_config.vocab_size = new_rows.num_rows
     _check_head(model_config)
     if hasattr(model_config, "auto_map"):
         _LOGGER.warning(
@@ -190,7 +206,7 @@ def _load_pretrained(name_or_path: str, fields: dict[str, object]) -> tuple[TFPr
         raise UserError(
             f"model {name_or_path!r} cannot be made from its config.json: {first_line(error)}"
         ) from error
-    return model, read_weights(model, folder, name_or_path)
+    return model, read_weights(model, folder, name_or_path, new_rows)
 
 
 def _fetch_weights(name_or_path: str) -> Path:

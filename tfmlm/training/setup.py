@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmlm.config import Config
+from tfmlm.data.characters import count_characters
 from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import (
@@ -48,7 +51,7 @@ _NOTED_UNMASKED = 0.01
 """Share of blocks without a mask above which a run says so."""
 
 _MEASURED_BLOCKS = 4096
-"""Held-out blocks whose masks are looked at."""
+"""Held-out blocks whose masks are looked at, unless the characters under all of them are counted."""
 
 
 class Setup(NamedTuple):
@@ -64,6 +67,7 @@ class Setup(NamedTuple):
         notes: what the person should know, one sentence each.
         unknown: share of the text's tokens that the tokenizer does not know.
         unmasked: share of the held-out blocks that have no mask, and teach nothing.
+        characters_a_token: mean of the held-out masked tokens; None where the tokenizer does not tell.
     """
 
     data: PreparedData
@@ -75,6 +79,7 @@ class Setup(NamedTuple):
     notes: list[str]
     unknown: float
     unmasked: float
+    characters_a_token: float | None
 
 
 @contextmanager
@@ -118,7 +123,8 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         data.validation, collator, global_batch_size, config.data.validation_blocks
     )
     with explained_errors(data):
-        unknown, unmasked = measure_unknown(data), _measure_unmasked(validation)
+        unknown = measure_unknown(data)
+        unmasked, characters_a_token = _measure_masks(validation, count_characters(data.tokenizer))
     of_data = _say(
         [
             *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
@@ -137,6 +143,7 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         notes=[*accelerators, *of_data, *notes],
         unknown=unknown,
         unmasked=unmasked,
+        characters_a_token=characters_a_token,
     )
 
 
@@ -196,17 +203,28 @@ def _say(notes: list[str]) -> list[str]:
     return notes
 
 
-def _measure_unmasked(validation: tf.data.Dataset) -> float:
-    """Share of the first held-out blocks that have no mask."""
-    num_blocks = num_unmasked = 0
+def _measure_masks(
+    validation: tf.data.Dataset, characters: NDArray[np.int64] | None
+) -> tuple[float, float | None]:
+    """The share of the held-out blocks that have no mask, and the characters that a masked token stands for.
+
+    Args:
+        validation: masked batches.
+        characters: of each token, from `count_characters`.
+    """
+    num_blocks = num_unmasked = num_masks = num_characters = 0
     for batch in validation.as_numpy_iterator():
         is_block = batch["attention_mask"].any(axis=1)  # the last batch is filled up with empty rows
-        is_masked = (batch["labels"] != IGNORE_LABEL).any(axis=1)
+        is_masked = batch["labels"] != IGNORE_LABEL
         num_blocks += int(is_block.sum())
-        num_unmasked += int((is_block & ~is_masked).sum())
-        if num_blocks >= _MEASURED_BLOCKS:
+        num_unmasked += int((is_block & ~is_masked.any(axis=1)).sum())
+        if characters is not None:
+            masked = batch["labels"][is_masked]
+            num_masks += len(masked)
+            num_characters += int(characters[masked].sum())
+        elif num_blocks >= _MEASURED_BLOCKS:
             break
-    return num_unmasked / max(num_blocks, 1)
+    return num_unmasked / max(num_blocks, 1), num_characters / num_masks if num_characters else None
 
 
 def _describe_unmasked(share: float) -> list[str]:

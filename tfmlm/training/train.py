@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfmlm.config import Config
 from tfmlm.data.blocks import Blocks, ShardedBlocks
 from tfmlm.data.pipeline import make_training_batches
+from tfmlm.data.shards import number_tokenizer
 from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.signals import noting_stop_signals
@@ -77,6 +78,7 @@ def train(
         config.train.kept_checkpoints,
         folder.is_writer,
         when_saved,
+        number_tokenizer(setup.data.tokenizer),
     )
     with closing(checkpoint), noting_stop_signals(signal.SIGTERM) as told_to_end:
         trained = _train_together(config, folder, setup, checkpoint, StopTogether(told_to_end), callbacks)

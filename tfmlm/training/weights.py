@@ -146,6 +146,52 @@ def name_output_bias(model: TFPreTrainedModel) -> set[str]:
     return {name for name, weight in name_as_pytorch(model).items() if id(weight.variable) in biases}
 
 
+# === A vocabulary that grows ===
+
+_FURTHER_AXES = {
+    "flaubert": {"transformer.embeddings.weight": 0},
+    "mobilebert": {"cls.predictions.dense.weight": 1},  # a part of the output's embeddings, transposed
+    "rembert": {"cls.predictions.decoder.weight": 0},  # the output has embeddings of its own
+    "xlm": {"transformer.embeddings.weight": 0},
+}
+"""By model type, tensors with a vocabulary beside `word_embeddings` and the output's bias, and its axis."""
+
+
+def find_vocabulary_axes(model: TFPreTrainedModel) -> dict[str, int]:
+    """PyTorch's names of the tensors with a row for each token, and on which of their axes."""
+    embeddings = [
+        name for name in name_as_pytorch(model) if name.endswith("embeddings.word_embeddings.weight")
+    ]
+    others = _FURTHER_AXES.get(model.config.model_type, {})
+    return dict.fromkeys([*embeddings, *name_output_bias(model)], 0) | others
+
+
+class NewRows(NamedTuple):
+    """The rows of new tokens, each of which starts as the mean of old ones.
+
+    Attributes:
+        num_stored: rows in the files; the last may belong to no token.
+        first: the first new id.
+        origins: old ids of each new one, in order.
+    """
+
+    num_stored: int
+    first: int
+    origins: list[list[int]]
+
+    @property
+    def num_rows(self) -> int:
+        """With the new ones."""
+        return max(self.num_stored, self.first + len(self.origins))
+
+    def add_to(self, values: Array, axis: int) -> Array:
+        """The stored values with the new rows on that axis."""
+        rows = np.moveaxis(values, axis, 0)
+        new = [rows[old].mean(axis=0, dtype=np.float64).astype(np.float32) for old in self.origins]
+        grown = np.concatenate([rows[: self.first], np.array(new), rows[self.first + len(new) :]])
+        return np.moveaxis(grown, 0, axis)
+
+
 # === Reading ===
 
 
@@ -188,7 +234,9 @@ _LARGEST = 1e6
 """No trained weight comes near; squares of larger ones leave float32's range soon."""
 
 
-def read_weights(model: TFPreTrainedModel, folder: Path, name_or_path: str) -> Diagnosis:
+def read_weights(
+    model: TFPreTrainedModel, folder: Path, name_or_path: str, new_rows: NewRows | None = None
+) -> Diagnosis:
     """Gives a built model the values that lie in its folder.
 
     Reads what `list_weight_files` finds, under PyTorch's or TensorFlow's names, in any float dtype.
@@ -197,6 +245,7 @@ def read_weights(model: TFPreTrainedModel, folder: Path, name_or_path: str) -> D
         model: it is given the values.
         folder: with its files.
         name_or_path: what the user gave, for messages.
+        new_rows: of tokens that the model has beside those in the files.
 
     Raises:
         UserError: a file cannot be read, or a tensor is of another shape, of no float dtype or not finite, or
@@ -216,11 +265,19 @@ def read_weights(model: TFPreTrainedModel, folder: Path, name_or_path: str) -> D
                 f"weights of {name_or_path!r} lack {len(in_encoder)} tensors of the encoder, {in_encoder[0]} "
                 "for one; they belong to another model or architecture"
             )
+        grown = find_vocabulary_axes(model) if new_rows and new_rows.origins else {}
         for name, key in found.items():
             if key is not None:
-                expected[name].assign(_read(stored[key], expected[name].layout.shape, name_or_path))
-        unused = stored.keys() - found.values()
-        return Diagnosis(new, _find_surplus(model, expected, {name: stored[name] for name in sorted(unused)}))
+                shape = expected[name].layout.shape
+                if new_rows and name in grown:
+                    axis = grown[name]
+                    shape = (*shape[:axis], new_rows.num_stored, *shape[axis + 1 :])
+                    values = new_rows.add_to(_read(stored[key], shape, name_or_path), axis)
+                else:
+                    values = _read(stored[key], shape, name_or_path)
+                expected[name].assign(values)
+        unused = {name: stored[name] for name in sorted(stored.keys() - found.values())}
+        return Diagnosis(new, _find_surplus(model, expected, unused, new_rows.first if new_rows else None))
 
 
 def list_weight_files(folder: Path) -> list[Path]:
@@ -363,11 +420,15 @@ def _name_strange(values: Array) -> str:
 
 
 def _find_surplus(
-    model: TFPreTrainedModel, used: Mapping[str, Weight], unused: Mapping[str, _Stored]
+    model: TFPreTrainedModel,
+    used: Mapping[str, Weight],
+    unused: Mapping[str, _Stored],
+    num_old_rows: int | None,
 ) -> list[str]:
     """Names of tensors that would change the answers of the model if it had a place for them.
 
-    Poolers and heads of other tasks do not, nor do copies of the tied weights.
+    Poolers and heads of other tasks do not, nor do copies of the tied weights, of a vocabulary that has grown
+    in `num_old_rows`.
     """
     encoder = f"{model.base_model_prefix}."
     head = tuple(_name_part(name) for name in used if not name.startswith(encoder))
@@ -381,7 +442,7 @@ def _find_surplus(
     tied = [model.get_input_embeddings(), *model.get_lm_head().get_bias().values()]
     embeddings = {id(variable) for variable in getattr(tied[0], "weights", []) + tied[1:]}
     copied = [weight.read() for weight in used.values() if id(weight.variable) in embeddings]
-    surplus = [name for name in surplus if not _is_copy(unused[name], copied)]
+    surplus = [name for name in surplus if not _is_copy(unused[name], copied, num_old_rows)]
     if len(surplus) < len(unused):
         others = [name for name in unused if name not in surplus]
         _LOGGER.info("not a part of this model, and left out: %s", ", ".join(others))
@@ -394,9 +455,11 @@ def _name_part(name: str) -> str:
     return ".".join(parts[: 2 if parts[0] == "cls" else 1]) + "."
 
 
-def _is_copy(tensor: _Stored, used: list[Array]) -> bool:
-    same_shape = [values for values in used if values.shape == tensor.layout.shape]
-    return bool(same_shape) and any(np.array_equal(_in_float32(tensor), values) for values in same_shape)
+def _is_copy(tensor: _Stored, used: list[Array], num_rows: int | None) -> bool:
+    same_rank = [values[:num_rows] for values in used if values.shape[1:] == tensor.layout.shape[1:]]
+    return bool(same_rank) and any(
+        np.array_equal(_in_float32(tensor)[:num_rows], values) for values in same_rank
+    )
 
 
 # === Writing ===
