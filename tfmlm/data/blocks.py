@@ -33,16 +33,30 @@ WINDOW_BLOCKS = 16_384
 """Blocks that are shuffled among each other where order cannot be chosen: about 10 MB at 128 tokens."""
 
 
-class TokenCounts(NamedTuple):
-    """Tokens of a text, special ones left out.
+class TextCounts(NamedTuple):
+    """Tokens of texts, special ones left out, and the texts themselves where they are not packed.
 
     Attributes:
         num_text_tokens: all of them.
         num_unknown: those that the tokenizer does not know.
+        num_texts: texts; 0 where they are packed.
+        num_long_texts: those that are longer than a block.
     """
 
     num_text_tokens: int
     num_unknown: int
+    num_texts: int = 0
+    num_long_texts: int = 0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that the tokenizer does not know; 0 where nothing was counted."""
+        return self.num_unknown / max(self.num_text_tokens, 1)
+
+    @classmethod
+    def of_all(cls, blocks: Iterable[Blocks]) -> TextCounts:
+        """Those of several sets of blocks together."""
+        return cls(*map(sum, zip(*(each.count_texts() for each in blocks), strict=True)))
 
 
 class Blocks(Protocol):
@@ -58,6 +72,10 @@ class Blocks(Protocol):
         """How many there are; None if only reading them all would tell."""
 
     @property
+    def is_packed(self) -> bool:
+        """Whether they hold texts end to end; else each is of one text, and mostly padded."""
+
+    @property
     def num_pipelines(self) -> int:
         """Input pipelines that share them; `read_shuffled` gives the part of one."""
 
@@ -71,8 +89,8 @@ class Blocks(Protocol):
         column, `epoch` int64 [n].
         """
 
-    def count_unknown(self) -> TokenCounts:
-        """How much of the text the tokenizer does not know; of a stream, of its first texts."""
+    def count_texts(self) -> TextCounts:
+        """How much of the text the tokenizer does not know, and so on; of a stream, of its first texts."""
 
     def explain(self, error: Exception) -> UserError | None:
         """Turns an error that reading raised into one line; None if it is not about reading."""
@@ -145,6 +163,11 @@ class PackedBlocks:
         """Rows of the table."""
         return len(self.table)
 
+    @property
+    def is_packed(self) -> bool:
+        """As the columns tell."""
+        return "num_texts" not in self.table.column_names
+
     def read_in_order(self) -> tf.data.Dataset:
         """Every block once."""
         return self._stack_rows(self.table)
@@ -159,10 +182,12 @@ class PackedBlocks:
 
         return chunks.enumerate().map(add_epoch)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """Of all blocks."""
-        columns = (self.table.with_format("numpy")[name] for name in TokenCounts._fields)
-        return TokenCounts(*(int(np.sum(column[:], dtype=np.int64)) for column in columns))
+        columns, names = self.table.with_format("numpy"), self.table.column_names
+        return TextCounts(
+            *(int(np.sum(columns[name][:], dtype=np.int64)) for name in TextCounts._fields if name in names)
+        )
 
     def _stack_rows(self, table: Dataset) -> tf.data.Dataset:
         return TFPreTrainedModel.prepare_tf_dataset(
@@ -364,6 +389,7 @@ class ShardedBlocks:
         shards: files in it.
         block_size: L.
         with_words: read the column `starts_word`.
+        is_packed: as in `Blocks`.
         pipeline: the number of this input pipeline among those that share the blocks.
         num_pipelines: how many they are.
     """
@@ -372,13 +398,14 @@ class ShardedBlocks:
     shards: tuple[Shard, ...]
     block_size: int
     with_words: bool
+    is_packed: bool = True
     pipeline: int = 0
     num_pipelines: int = 1
 
     @classmethod
     def of_split(cls, folder: str, manifest: Manifest, split: str, with_words: bool) -> ShardedBlocks:
         """The blocks of `train` or `validation`."""
-        return cls(folder, tuple(manifest.splits[split]), manifest.block_size, with_words)
+        return cls(folder, tuple(manifest.splits[split]), manifest.block_size, with_words, manifest.pack)
 
     @property
     def num_blocks(self) -> int:
@@ -444,10 +471,10 @@ class ShardedBlocks:
 
         return tf.data.Dataset.range(first // num_blocks, -(-last // num_blocks)).flat_map(read_epoch)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """As the manifest has it."""
-        return TokenCounts(
-            *(sum(getattr(shard, name) for shard in self.shards) for name in TokenCounts._fields)
+        return TextCounts(
+            *(sum(getattr(shard, name) for shard in self.shards) for name in TextCounts._fields)
         )
 
     def explain(self, error: Exception) -> UserError | None:
@@ -509,6 +536,7 @@ class StreamedBlocks:
     def __init__(
         self, texts: TextStream, tokenizer: PreTrainedTokenizerFast, block_format: BlockFormat
     ) -> None:
+        self.is_packed = block_format.pack
         self._texts = texts
         self._tokenizer = tokenizer
         self._format = block_format
@@ -524,13 +552,13 @@ class StreamedBlocks:
         shuffled = shuffle_windows(blocks, tf.constant([seed % 2**63, 0], tf.int64), WINDOW_BLOCKS)
         return shuffled.unbatch().skip(first).take(last - first).batch(BLOCKS_A_CHUNK)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """Of as many texts as are held out at most."""
-        counts = np.zeros(len(TokenCounts._fields), np.int64)
+        counts = np.zeros(len(TextCounts._fields), np.int64)
         texts = self._texts.take(HELD_OUT_OF_A_STREAM)
         for columns in pack_texts(texts, self._tokenizer, self._format):
-            counts += [int(columns[name].sum()) for name in TokenCounts._fields]
-        return TokenCounts(*counts.tolist())
+            counts += [int(columns[name].sum()) if name in columns else 0 for name in TextCounts._fields]
+        return TextCounts(*counts.tolist())
 
     def explain(self, error: Exception) -> UserError | None:
         """The bad row, which TensorFlow has wrapped in an error of its own."""

@@ -61,6 +61,9 @@ class ShardJob:
             settings=describe_settings(self.config, self.blocks_per_shard),
             splits=splits,
             bad_rows=sorted(bad_rows),
+            pack=self.config.data.pack,
+            long_texts=self.config.data.long_texts,
+            stride=self.config.data.stride,
         )
         write_manifest(self.folder, manifest)
         return manifest

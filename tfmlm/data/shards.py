@@ -50,6 +50,9 @@ _START_ALONE = {"offsets": [0]}
 
 SPLITS = ("train", "validation")
 
+_COUNTS = ("num_text_tokens", "num_unknown", "num_texts", "num_long_texts")
+"""Columns of blocks that a shard's sums are kept of, and no more."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -61,6 +64,8 @@ class Shard:
         num_tokens: tokens, padding left out.
         num_text_tokens: those of them that are not special; 0 in manifests of versions that did not count.
         num_unknown: those of these that the tokenizer does not know.
+        num_texts: texts that begin in it, where they are not packed; else 0.
+        num_long_texts: those of them that are longer than a block.
         num_bytes: size of the file.
         sha256: of the file.
         offsets: where in the file every `offset_stride`-th block begins, in bytes.
@@ -74,6 +79,8 @@ class Shard:
     offsets: list[int]
     num_text_tokens: int = 0
     num_unknown: int = 0
+    num_texts: int = 0
+    num_long_texts: int = 0
 
     @property
     def offset_stride(self) -> int:
@@ -92,6 +99,7 @@ class Manifest:
         settings: the configuration's keys that decided the blocks.
         splits: the shards in order, of `train` and of `validation`.
         bad_rows: rows of the source that were left out.
+        pack, long_texts, stride: the keys of these names in `data`, as the blocks were made.
     """
 
     block_size: int
@@ -100,6 +108,9 @@ class Manifest:
     settings: dict[str, Any]
     splits: dict[str, list[Shard]]
     bad_rows: list[BadRow]
+    pack: bool = True
+    long_texts: str = "split"
+    stride: int = 0
 
 
 # === Writing ===
@@ -107,12 +118,12 @@ class Manifest:
 
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
-    counts = dict.fromkeys(("num_tokens", "num_text_tokens", "num_unknown"), 0)
+    counts = dict.fromkeys(("num_tokens", *_COUNTS), 0)
     offsets = [0]
     with begin_remote_file(folder, name) as unfinished:
         with tf.io.TFRecordWriter(unfinished) as writer:
             for columns in blocks:
-                for count in counts:
+                for count in counts.keys() & columns.keys():
                     counts[count] += int(columns[count].sum())
                 for record in _serialize(columns):
                     writer.write(record)
@@ -133,7 +144,7 @@ def _serialize(columns: Columns) -> Iterator[bytes]:
     lists = {
         name: column.reshape(len(column), -1).astype(int).tolist()
         for name, column in columns.items()
-        if name not in ("num_text_tokens", "num_unknown")
+        if name not in _COUNTS
     }
     for row in zip(*lists.values(), strict=True):
         features = {
