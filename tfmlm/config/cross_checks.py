@@ -144,6 +144,10 @@ def _check_blocks(data: DataConfig) -> None:
                     "texts; set data.pack=false"
                 )
         return
+    if data.attend_within_texts:
+        raise UserError(
+            "data.attend_within_texts is true, and without data.pack a block holds one text; leave it out"
+        )
     if data.drop_remainder:
         raise UserError("data.drop_remainder is true, and without data.pack there is none; leave it out")
     if data.stride and data.long_texts == "cut":

@@ -118,6 +118,11 @@ class DataConfig:
         "without packing.",
         NOT_NEGATIVE,
     )
+    attend_within_texts: bool = _key(
+        False,
+        "with packing, let the tokens of a block attend to those of their own text only, and count their "
+        "positions from its beginning, or from that of the block.",
+    )
     drop_remainder: bool = _key(
         False,
         "leave out the last block if it is short, as the Hugging Face guide does, instead of padding it.",

@@ -63,8 +63,8 @@ class Blocks(Protocol):
     """Blocks of one length L.
 
     A dataset of blocks holds chunks of n rows, n differing: `input_ids` int32 [n, L], `special_tokens_mask`
-    int32 [n, L], `num_tokens` int32 [n], `example_id` int64 [n], and `starts_word` int32 [n, L] where words
-    are needed.
+    int32 [n, L], `num_tokens` int32 [n], `example_id` int64 [n], and `starts_word` and `starts_text` int32
+    [n, L] where words and the borders of texts are needed.
     """
 
     @property
@@ -94,6 +94,12 @@ class Blocks(Protocol):
 
     def explain(self, error: Exception) -> UserError | None:
         """Turns an error that reading raised into one line; None if it is not about reading."""
+
+
+def name_rows(with_words: bool, with_texts: bool) -> list[str]:
+    """The columns of a chunk that have a value for each token."""
+    words, texts = ["starts_word"] * with_words, ["starts_text"] * with_texts
+    return ["input_ids", "special_tokens_mask", *words, *texts]
 
 
 def shuffle_windows(
@@ -276,7 +282,13 @@ class _BlockColumns(tf.Module):
     """
 
     def call(
-        self, input_ids: Any, special_tokens_mask: Any, starts_word: Any, num_tokens: Any, example_id: Any
+        self,
+        input_ids: Any,
+        special_tokens_mask: Any,
+        starts_word: Any,
+        starts_text: Any,
+        num_tokens: Any,
+        example_id: Any,
     ) -> None:
         """Never called; only its signature is read."""
 
@@ -389,6 +401,7 @@ class ShardedBlocks:
         shards: files in it.
         block_size: L.
         with_words: read the column `starts_word`.
+        with_texts: read the column `starts_text`.
         is_packed: as in `Blocks`.
         pipeline: the number of this input pipeline among those that share the blocks.
         num_pipelines: how many they are.
@@ -398,14 +411,24 @@ class ShardedBlocks:
     shards: tuple[Shard, ...]
     block_size: int
     with_words: bool
+    with_texts: bool = False
     is_packed: bool = True
     pipeline: int = 0
     num_pipelines: int = 1
 
     @classmethod
-    def of_split(cls, folder: str, manifest: Manifest, split: str, with_words: bool) -> ShardedBlocks:
+    def of_split(
+        cls, folder: str, manifest: Manifest, split: str, with_words: bool = False, with_texts: bool = False
+    ) -> ShardedBlocks:
         """The blocks of `train` or `validation`."""
-        return cls(folder, tuple(manifest.splits[split]), manifest.block_size, with_words, manifest.pack)
+        return cls(
+            folder,
+            tuple(manifest.splits[split]),
+            manifest.block_size,
+            with_words,
+            with_texts,
+            manifest.pack,
+        )
 
     @property
     def num_blocks(self) -> int:
@@ -505,7 +528,7 @@ class ShardedBlocks:
         return True
 
     def _parse(self, records: tf.Tensor) -> _Tensors:
-        rows = ["input_ids", "special_tokens_mask", *(["starts_word"] if self.with_words else [])]
+        rows = name_rows(self.with_words, self.with_texts)
         features = {name: tf.io.FixedLenFeature([self.block_size], tf.int64) for name in rows} | {
             name: tf.io.FixedLenFeature([], tf.int64) for name in ("num_tokens", "example_id")
         }
@@ -566,8 +589,8 @@ class StreamedBlocks:
         return self._failure
 
     def _names(self) -> list[str]:
-        words = ["starts_word"] if self._format.with_words else []
-        return ["input_ids", "special_tokens_mask", *words, "num_tokens", "example_id"]
+        rows = name_rows(self._format.with_words, self._format.with_texts)
+        return [*rows, "num_tokens", "example_id"]
 
     def _read(self, num_epochs: int | None) -> tf.data.Dataset:
         length = self._format.block_size

@@ -147,6 +147,7 @@ class BlockFormat(NamedTuple):
         pack: fill the blocks with texts end to end; else each text has blocks of its own.
         splits_long: without packing, a text that is longer than a block has several; else it is cut.
         stride: tokens of a text that its next block repeats.
+        with_texts: add the column `starts_text`, which attention within texts needs.
     """
 
     block_size: int
@@ -157,6 +158,7 @@ class BlockFormat(NamedTuple):
     pack: bool = True
     splits_long: bool = True
     stride: int = 0
+    with_texts: bool = False
 
 
 def pack_texts(
@@ -168,7 +170,8 @@ def pack_texts(
         Columns of n blocks, n differing: `input_ids` int32 [n, L], `special_tokens_mask` bool [n, L],
         `num_tokens` int32 [n] (tokens before the padding), `example_id` int64 [n] (the block's index),
         `num_text_tokens` int32 [n] (those that are not special) and `num_unknown` int32 [n] (those of them
-        that the tokenizer does not know); with words also `starts_word` bool [n, L]; of texts that are not
+        that the tokenizer does not know); with words also `starts_word` bool [n, L]; with texts also
+        `starts_text` bool [n, L], true for the first token of each, and for padding; of texts that are not
         packed also `num_texts` and `num_long_texts` int32 [n], how many texts, and how many that are longer
         than a block, begin in the block.
     """
@@ -205,8 +208,10 @@ def make_blocks(
         }
         if stream.starts_word is not None:
             columns["starts_word"] = stream.starts_word.reshape(-1, block_format.block_size)
-        if not block_format.pack and stream.marks is not None:
-            marks = stream.marks.reshape(-1, block_format.block_size)
+        marks = None if stream.marks is None else stream.marks.reshape(-1, block_format.block_size)
+        if block_format.with_texts and marks is not None:
+            columns["starts_text"] = marks != Mark.INSIDE
+        if not block_format.pack and marks is not None:
             columns["num_tokens"] = (marks != Mark.PADDING).sum(axis=1, dtype=np.int32)
             columns["num_texts"] = np.isin(marks[:, 0], [Mark.FIRST, Mark.FIRST_OF_LONG]).astype(np.int32)
             columns["num_long_texts"] = (marks[:, 0] == Mark.FIRST_OF_LONG).astype(np.int32)

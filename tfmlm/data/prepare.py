@@ -163,6 +163,7 @@ def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> Blo
         pack=config.data.pack,
         splits_long=config.data.long_texts == "split",
         stride=config.data.stride,
+        with_texts=config.data.attend_within_texts,
     )
 
 
@@ -270,9 +271,17 @@ def _open_shards(config: Config) -> PreparedData:
             f"masking.whole_word is true and the blocks in {folder!r} do not say where words start; run "
             "`tfmlm prepare` again with masking.whole_word=true"
         )
+    with_texts = config.data.attend_within_texts
+    if with_texts and not manifest.with_texts:
+        raise UserError(
+            f"data.attend_within_texts is true and the blocks in {folder!r} do not say where texts start; "
+            "run `tfmlm prepare` again with data.attend_within_texts=true"
+        )
     tokenizer = open_tokenizer(folder, manifest)
     _check_tokenizer_is_the_same(config, manifest)
-    train, validation = (ShardedBlocks.of_split(folder, manifest, split, with_words) for split in SPLITS)
+    train, validation = (
+        ShardedBlocks.of_split(folder, manifest, split, with_words, with_texts) for split in SPLITS
+    )
     return PreparedData(tokenizer, train, validation, {row.file: row for row in manifest.bad_rows})
 
 

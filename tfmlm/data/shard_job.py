@@ -64,6 +64,7 @@ class ShardJob:
             pack=self.config.data.pack,
             long_texts=self.config.data.long_texts,
             stride=self.config.data.stride,
+            with_texts=self.config.data.attend_within_texts,
         )
         write_manifest(self.folder, manifest)
         return manifest

@@ -67,7 +67,7 @@ def prepare_shards(
     except (tf.errors.OpError, OSError) as error:
         raise UserError(f"{folder!r} cannot be written: {reason_of(error)}") from error
     manifest = read_manifest(folder)
-    splits = [ShardedBlocks.of_split(folder, manifest, split, with_words=False) for split in SPLITS]
+    splits = [ShardedBlocks.of_split(folder, manifest, split) for split in SPLITS]
     counts = TextCounts.of_all(splits)
     try:
         notes = describe_unknown(

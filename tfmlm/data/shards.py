@@ -100,6 +100,7 @@ class Manifest:
         splits: the shards in order, of `train` and of `validation`.
         bad_rows: rows of the source that were left out.
         pack, long_texts, stride: the keys of these names in `data`, as the blocks were made.
+        with_texts: whether the records hold `starts_text`.
     """
 
     block_size: int
@@ -111,6 +112,7 @@ class Manifest:
     pack: bool = True
     long_texts: str = "split"
     stride: int = 0
+    with_texts: bool = False
 
 
 # === Writing ===

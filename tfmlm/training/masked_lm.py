@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ from tfmlm.training.loss import (
     sum_in_top,
 )
 from tfmlm.training.optimizer import choose_trained
+from tfmlm.training.text_borders import keep_within_texts
 
 _Differentiated = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Gradients, loss float32 [] and overflow int32 []."""
@@ -57,6 +59,7 @@ class MaskedLanguageModel(tf.keras.Model):
         )
         self._seed = config.run.seed
         self._noise = make_dropout_stateless(model)
+        self._borders = keep_within_texts(model) if config.data.attend_within_texts else None
         if config.train.rematerialize:
             rematerialize(model, self._noise)
         if (
@@ -122,17 +125,22 @@ class MaskedLanguageModel(tf.keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, steps_per_execution=steps_per_execution)
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """Logits [B, L, V] of `input_ids` and `attention_mask`."""
-        return compute_logits(self.model, batch["input_ids"], batch["attention_mask"], training)
+        """Logits [B, L, V] of a batch."""
+        with self._within_texts(batch):
+            return compute_logits(self.model, batch["input_ids"], batch["attention_mask"], training)
 
     def _compute_logits(
         self, batch: Batch, num_slots: int | tf.Tensor, training: bool
     ) -> tuple[MaskedPositions, tf.Tensor]:
         positions = gather_masked_positions(batch["labels"], num_slots)
-        logits = compute_logits_at(
-            self.model, batch["input_ids"], batch["attention_mask"], positions.indices, training
-        )
+        with self._within_texts(batch):
+            logits = compute_logits_at(
+                self.model, batch["input_ids"], batch["attention_mask"], positions.indices, training
+            )
         return positions, logits
+
+    def _within_texts(self, batch: Batch) -> AbstractContextManager[None]:
+        return self._borders.within(batch["starts_text"]) if self._borders else nullcontext()
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One optimizer step.
