@@ -20,6 +20,7 @@ from tfmlm.training.optimizer import make_optimizer
 from tfmlm.training.strategy import make_strategy
 
 BLOCK_SIZE, ROWS = 40, 8
+FIELDS = without_dropout("bert") | {"num_hidden_layers": 1}
 LONGEST = [3, 17, 40, 8, 24]
 """Of the rows of each batch."""
 
@@ -56,11 +57,11 @@ def fit(config: Config) -> tuple[list[float], list[float], list[np.ndarray], int
     )
     with make_strategy(config.distribute).scope():
         tf.keras.utils.set_random_seed(0)
-        model = MaskedLanguageModel(make_tiny("bert", **without_dropout("bert")), config)
+        model = MaskedLanguageModel(make_tiny("bert", **FIELDS), config)
         model.compile(make_optimizer(config.optimizer, len(LONGEST)), jit_compile=config.train.xla)
     model.fit(make_batches(), callbacks=[keep], verbose=0)
     evaluation = evaluate(model, make_batches())
-    return losses, list(evaluation), model.model.get_weights(), int(model.tokens)
+    return losses, list(evaluation), model.model.get_weights(), int(model.tokens.numpy())
 
 
 CONFIG = Config(data=DataConfig(block_size=BLOCK_SIZE), train=TrainConfig(per_replica_batch_size=ROWS))
@@ -103,7 +104,7 @@ def test_losses_and_weights_are_those_with_padding(
 def trace_lengths(config: Config) -> list[int | None]:
     """The static lengths that the encoder is traced with in a step."""
     seen: list[int | None] = []
-    model = MaskedLanguageModel(make_tiny("bert", **without_dropout("bert")), config)
+    model = MaskedLanguageModel(make_tiny("bert", **FIELDS), config)
     model.compile(make_optimizer(config.optimizer, 1))
     embed = model.model.bert.embeddings.call
 

@@ -71,11 +71,13 @@ class MaskedLanguageModel(tf.keras.Model):
         self.distribute_reduction_method = "first"
         self._num_micro_batches = config.train.gradient_accumulation_steps
         self._max_grad_norm = config.optimizer.max_grad_norm
-        self._is_compiled = config.train.xla or isinstance(
+        self._has_static_shapes = config.train.xla or isinstance(
             tf.distribute.get_strategy(), tf.distribute.TPUStrategy
         )
         block_size = config.data.block_size
-        self._lengths = [block_size] if config.data.pack else list_lengths(block_size, self._is_compiled)
+        self._lengths = (
+            [block_size] if config.data.pack else list_lengths(block_size, self._has_static_shapes)
+        )
         masked_only = config.train.logits == "masked" and model.config.model_type in ARCHITECTURES
         masking = config.masking
         highest_rate = max(masking.rate, masking.final_rate or 0.0, masking.held_out_rate)
@@ -211,7 +213,7 @@ class MaskedLanguageModel(tf.keras.Model):
 
     def _compute_at_length(self, compute: Callable[[Batch, Any], _Computed], batch: Batch) -> _Computed:
         """See `lengths.compute_at_length`."""
-        return compute_at_length(compute, batch, self._lengths, self._num_slots, self._is_compiled)
+        return compute_at_length(compute, batch, self._lengths, self._num_slots, self._has_static_shapes)
 
     def _seed_noise(self, replica: tf.Tensor) -> tf.Tensor:
         """Dropout's seed of this step and replica, int64 [2]."""
