@@ -184,8 +184,9 @@ def _describe_data(config: Config, result: Result) -> str:
     left_out = f" {result.bad_rows:,} rows could not be read and were left out." if result.bad_rows else ""
     unit = "words" if masking.whole_word else "tokens"
     last = "" if masking.final_rate is None else f" at first and {masking.final_rate:.0%} at last"
+    within = ", which attend to those of their own text only" if data.attend_within_texts else ""
     cut = (
-        f"The text was cut into blocks of {data.block_size:,} tokens."
+        f"The text was cut into blocks of {data.block_size:,} tokens{within}."
         if data.pack
         else f"Each text was an example of its own, of at most {data.block_size:,} tokens."
     )
