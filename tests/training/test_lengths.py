@@ -129,7 +129,7 @@ def test_xla_has_a_static_shape_for_each_length_and_the_others_one_for_all() -> 
 
 @pytest.mark.long
 def test_a_run_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Amid the steps of an epoch, whose blocks are sorted together; with dropout, and two replicas."""
+    """Amid the steps of an epoch, whose blocks are sorted together; with dropout, and accumulation."""
     text_file = tmp_path / "texts.txt"
     texts = [" ".join(SENTENCES[number : number + 1 + number % 4]) for number in range(40)]
     text_file.write_text("\n".join(texts))
@@ -137,8 +137,8 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mo
     config = replace(
         config,
         data=replace(config.data, pack=False, stride=3),
-        train=replace(config.train, per_replica_batch_size=2, gradient_accumulation_steps=2),
-        distribute=DistributeConfig("mirrored"),
+        train=replace(config.train, gradient_accumulation_steps=2),
+        distribute=DistributeConfig("one_device"),
     )
     whole = run(in_folder(config, tmp_path / "whole")).result
     with monkeypatch.context() as patch:
