@@ -86,10 +86,10 @@ class Result:
         eval_top_5: share that it puts among its first five.
         initial_perplexity: the same measure before training.
         steps: optimizer steps.
-        tokens: tokens that went through the model, padding included.
+        tokens: tokens that were trained on, padding left out.
         train_seconds: wall-clock seconds in the training loop, the first step's tracing included.
         step_seconds_median: median seconds of a step.
-        tokens_per_second: of the median step.
+        tokens_per_second: median over the steps.
         model_dir: the Hugging Face folder.
         saved_model_dir: the exported version, if there is one.
         bad_rows: rows of the source that could not be read and were left out.

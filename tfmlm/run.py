@@ -114,8 +114,12 @@ def _train_and_export(config: Config, folder: RunFolder) -> Result:
         export = export_run(config, folder.model_dir) if config.export.enabled else None
         samples_after = _fill_after_training(config, folder)
         result = _summarize(folder, setup, trained, export, samples_before, samples_after)
-        devices = describe_devices(setup.model.distribute_strategy)
-        write_card(config, folder, result, TrainingEnvironment(devices, [*setup.notes, *trained.notes]))
+        environment = TrainingEnvironment(
+            describe_devices(setup.model.distribute_strategy),
+            [*setup.notes, *trained.notes],
+            setup.blocks_per_step,
+        )
+        write_card(config, folder, result, environment)
         folder.write_result(result)
     return result
 
@@ -137,10 +141,10 @@ def _summarize(
         eval_top_5=trained.after.top_5,
         initial_perplexity=trained.before.perplexity,
         steps=trained.log.step,
-        tokens=trained.log.step * trained.log.tokens_per_step,
+        tokens=trained.log.tokens,
         train_seconds=trained.log.seconds,
         step_seconds_median=trained.log.step_seconds_median,
-        tokens_per_second=trained.log.tokens_per_step / trained.log.step_seconds_median,
+        tokens_per_second=trained.log.tokens_per_second,
         model_dir=folder.locate(folder.model_dir),
         saved_model_dir=export.address if export else None,
         bad_rows=sum(row.num_rows for row in bad_rows),

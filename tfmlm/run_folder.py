@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,12 @@ def read_metrics(logs_dir: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    for last, row in pairwise([{"seconds": "0"}, *rows]):
+        if row["loss"] and "tokens" not in row:  # of a version that wrote a step's speed alone
+            seconds = float(row["seconds"]) - float(last["seconds"])
+            row["tokens"] = str(float(row["tokens_per_second"]) * seconds)
+    return rows
 
 
 def open_run_folder(folder: RunFolder, config: Config) -> None:

@@ -116,6 +116,26 @@ CONFIGURATION = [
     ),
     Case("fractions over 1 together", f"{TRAIN} masking.mask_fraction=0.95", "add up to more than 1"),
     Case(
+        "a repetition amid packed text",
+        f"{TRAIN} data.stride=4",
+        "data.stride is 4 and data.pack is true",
+    ),
+    Case(
+        "a text of repetition alone",
+        f"{TRAIN} data.pack=false data.stride=32",
+        "a part of a text must hold more than it repeats",
+    ),
+    Case(
+        "a repetition of texts that are cut",
+        f"{TRAIN} data.pack=false data.stride=4 data.long_texts=cut",
+        "so no text has a second part",
+    ),
+    Case(
+        "attention within texts that lie apart",
+        f"{TRAIN} data.pack=false data.attend_within_texts=true",
+        "without data.pack a block holds one text",
+    ),
+    Case(
         "an endless number",
         f"{TRAIN} optimizer.learning_rate=.inf",
         "learning_rate is inf; it must be more than 0",
@@ -461,6 +481,18 @@ DATA = [
         "set data.block_size=32",
         write_manifest(),
     ),
+    Case(
+        "packed blocks for texts that lie apart",
+        f"{SHARDS} data.pack=false",
+        "were made with true; set data.pack=true",
+        write_manifest(),
+    ),
+    Case(
+        "blocks without the borders of texts",
+        f"{SHARDS} data.attend_within_texts=true",
+        "do not say where texts start",
+        write_manifest(),
+    ),
     Case("no blocks", SHARDS, "is damaged", write_manifest(num_blocks=0)),
     Case("no tokenizer beside shards", SHARDS, "tokenizer' cannot be read", write_manifest()),
     Case("shards of nothing", f"prepare {CONFIG_PATH} --blocks-per-shard 0", "--blocks-per-shard is 0"),
@@ -753,6 +785,21 @@ MODELS = [
         "a block too long",
         f"{TRAIN} data.block_size=71",
         "data.block_size 71 is over the model's maximum of 70",
+    ),
+    Case(
+        "a block with no place for what is new",
+        f"{TRAIN} data.pack=false data.stride=31",
+        "has place for 30 of a text beside the special ones, and data.stride is 31",
+    ),
+    Case(
+        "attention within texts where a convolution reads beyond",
+        f"{MODEL} model.name_or_path=null model.config.model_type=convbert data.attend_within_texts=true",
+        "data.attend_within_texts is true, and convbert cannot: its convolutions read",
+    ),
+    Case(
+        "padding where it is read",
+        f"{MODEL} model.name_or_path=null model.config.model_type=mobilebert data.pack=false",
+        "data.pack is false, and words of a mobilebert model read the padding",
     ),
     Case("a field that there is not", f"{TRAIN} model.config.hidden_siz=8", "did you mean 'hidden_size'?"),
     Case(

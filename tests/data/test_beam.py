@@ -62,6 +62,8 @@ def prepare_both(folder: Path, *overrides: str, blocks_per_shard: int = 300) -> 
         [],
         ["data.drop_remainder=true"],
         ["masking.whole_word=true"],
+        ["data.pack=false", "data.stride=3"],
+        ["data.attend_within_texts=true"],
         ["tokenizer.train_vocab_size=200"],
         ["data.max_rows=500", "run.seed=3"],
         ["data.max_rows=1150", "data.streaming=true", "train.max_steps=1"],

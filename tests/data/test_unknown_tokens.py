@@ -12,7 +12,7 @@ from tests.tiny_run import Command, make_config
 from tfmlm.cli.main import main
 from tfmlm.config import Config, TokenizerConfig
 from tfmlm.config.load import dump_config
-from tfmlm.data.prepare import measure_unknown, prepare_data
+from tfmlm.data.prepare import count_texts, prepare_data
 from tfmlm.run import run
 from tfmlm.training.setup import set_up
 
@@ -57,7 +57,7 @@ def test_the_share_is_that_of_all_tokens_of_the_text(streaming: bool, snowy: Con
     ]
     share = ids.count(data.tokenizer.unk_token_id) / len(ids)
     assert 0.1 < share < 0.3
-    assert measure_unknown(data) == pytest.approx(share, abs=1e-12)
+    assert count_texts(data).unknown_share == pytest.approx(share, abs=1e-12)
 
 
 @pytest.mark.parametrize(("share", "is_noted"), [(0.0, False), (0.004, False), (0.03, True), (0.4, True)])
@@ -130,7 +130,8 @@ def test_prepare_notes_and_refuses_too(
     assert main(["prepare", str(tmp_path / "config.yaml"), "--output", shards, *runner]) == 0
     assert "of the text's tokens are [UNK]" in capfd.readouterr().out
     sharded = replace(snowy, data=replace(snowy.data, source=shards))
-    assert measure_unknown(prepare_data(sharded)) == measure_unknown(prepare_data(snowy)) > 0.1
+    assert count_texts(prepare_data(sharded)) == count_texts(prepare_data(snowy))
+    assert count_texts(prepare_data(snowy)).unknown_share > 0.1
 
     write_texts(snowy, 0.6)
     exit_code, said = command("prepare", "--output", str(tmp_path / "refused"), *runner)

@@ -82,7 +82,7 @@ def write_model(folder: Path) -> Path:
 
 
 TEXT = "Return the [MASK] size."
-CIRCUMSTANCES = TrainingEnvironment("1 CPU", ["the head is new"])
+CIRCUMSTANCES = TrainingEnvironment("1 CPU", ["the head is new"], 4)
 
 
 def read_card(run_dir: Path) -> str:

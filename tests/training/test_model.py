@@ -89,13 +89,17 @@ def test_a_pytorch_encoder_alone_arrives_whole_and_gets_a_new_head(
         np.testing.assert_array_equal(first, second, err_msg=first.name)
 
 
-def test_the_new_heads_bias_is_the_log_frequency(word_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_new_heads_bias_is_the_log_frequency_without_padding() -> None:
     from datasets import Dataset
 
     from tfmlm.data.blocks import PackedBlocks
 
     model = make_tiny("bert", **TINY_CONFIGS["bert"])
-    columns = {"input_ids": [[7, 7, 7, 8]] * 10, "example_id": list(range(10))}
+    columns = {
+        "input_ids": [[7, 7, 7, 8, 0, 0]] * 10,
+        "num_tokens": [4] * 10,
+        "example_id": list(range(10)),
+    }
     set_output_bias(model, PackedBlocks(Dataset.from_dict(columns)))
     bias = model.mlm.predictions.bias.numpy()
     assert np.exp(bias).sum() == pytest.approx(1.0, rel=1e-5)

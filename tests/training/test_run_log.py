@@ -18,14 +18,14 @@ from tfmlm.training import masked_lm as masked_lm_module
 from tfmlm.training import run_log as run_log_module
 from tfmlm.training.run_log import RunLog, plot_metrics
 
-HEADER = "step,loss,learning_rate,tokens_per_second,eval_loss,eval_perplexity\n"
+HEADER = "step,loss,learning_rate,seconds,tokens_per_second,eval_loss,eval_perplexity\n"
 
 
 def test_a_plot_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics, plots = tmp_path / "metrics.csv", tmp_path / "plots"
-    metrics.write_text(HEADER + "1,2.0,0.1,100,,\n2,1.5,0.1,100,,\n")
+    metrics.write_text(HEADER + "1,2.0,0.1,2,100,,\n2,1.5,0.1,3,100,,\n")
     plot_metrics(metrics.parent, plots)
     before = {path.name: path.read_bytes() for path in plots.iterdir()}
     assert before.keys() == {"loss.png", "perplexity.png", "learning_rate.png", "tokens_per_second.png"}
@@ -58,36 +58,40 @@ def write_steps(log: RunLog, clock: list[float], times: list[float], overflow: f
     for batch, seconds in enumerate(times):
         clock[0] += seconds
         figures = dict.fromkeys(("loss", "learning_rate", "gradient_norm", "masked_tokens"), 1.0)
-        log.on_train_batch_end(batch, figures | {"overflow": (batch + 1) * overflow})
+        log.on_train_batch_end(
+            batch, figures | {"overflow": (batch + 1) * overflow, "tokens": (batch + 1) * 100.0}
+        )
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 4, 5])
 def test_speed_and_overflow_after_a_resume_are_those_of_the_whole_run(
     num_steps: int, tmp_path: Path, clock: list[float]
 ) -> None:
-    with closing(RunLog(tmp_path / "whole", 0, 0.0, 100)) as whole:
+    with closing(RunLog(tmp_path / "whole", 0, 0.0)) as whole:
         write_steps(whole, clock, TIMES, overflow=2.0)
-    with closing(RunLog(tmp_path / "parts", 0, 0.0, 100)) as first:
+    with closing(RunLog(tmp_path / "parts", 0, 0.0)) as first:
         write_steps(first, clock, TIMES[:num_steps], overflow=2.0)
-    with closing(RunLog(tmp_path / "parts", num_steps, first.seconds, 100)) as resumed:
+    with closing(RunLog(tmp_path / "parts", num_steps, first.seconds)) as resumed:
         write_steps(resumed, clock, TIMES[num_steps:], overflow=2.0)
     assert resumed.seconds == whole.seconds == sum(TIMES)
     assert resumed.overflow == whole.overflow == 10
+    assert resumed.tokens == whole.tokens == 500
     # The first step of either process traces.
     assert resumed.step_seconds == TIMES[1:num_steps] + TIMES[num_steps + 1 :]
+    assert resumed.speeds == [100 / seconds for seconds in resumed.step_seconds]
 
 
 def test_what_was_done_after_the_checkpoint_does_not_count(tmp_path: Path, clock: list[float]) -> None:
-    with closing(RunLog(tmp_path, 0, 0.0, 100)) as first:
+    with closing(RunLog(tmp_path, 0, 0.0)) as first:
         write_steps(first, clock, TIMES, overflow=1.0)
-    with closing(RunLog(tmp_path, 3, 8.0, 100)) as resumed:
+    with closing(RunLog(tmp_path, 3, 8.0)) as resumed:
         assert resumed.step_seconds == TIMES[1:3]
         assert resumed.overflow == 3
 
 
 def test_a_perplexity_beyond_float32_is_written(tmp_path: Path) -> None:
     evaluation = Evaluation(loss=200.0, top_1=0.0, top_5=0.0)
-    with closing(RunLog(tmp_path, 0, 0.0, 100)) as log:
+    with closing(RunLog(tmp_path, 0, 0.0)) as log:
         log.add_evaluation(evaluation)
     with (tmp_path / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -127,8 +131,10 @@ def test_a_resumed_runs_result_tells_the_speed_of_its_log(
         with pytest.raises(PowerCutError):
             run(config)
     result = run(config).result
-    seconds = [float(row["seconds"]) for row in read_rows(config.run_dir)]
+    rows = read_rows(config.run_dir)
+    seconds, speeds = ([float(row[name]) for row in rows] for name in ("seconds", "tokens_per_second"))
     # One step was left, which traced; two steps before it tell the speed.
     assert result.step_seconds_median == pytest.approx((seconds[2] - seconds[0]) / 2, rel=1e-9)
-    assert result.tokens_per_second == pytest.approx(4 * 32 / result.step_seconds_median, rel=1e-9)
+    assert result.tokens_per_second == pytest.approx((speeds[1] + speeds[2]) / 2, rel=1e-9)
+    assert result.tokens == 4 * 4 * 32
     assert result.train_seconds == seconds[-1]

@@ -53,8 +53,9 @@ def describe_shards(folder: str, manifest: Manifest, notes: list[str]) -> str:
     """The summary that ends `tfmlm prepare`."""
     from tfmlm.data.files import describe_bad_row
 
+    length = f"{'' if manifest.pack else 'at most '}{manifest.block_size}"
     lines = [
-        f"{split:<12} {sum(shard.num_blocks for shard in shards):,} blocks of {manifest.block_size} tokens, "
+        f"{split:<12} {sum(shard.num_blocks for shard in shards):,} blocks of {length} tokens, "
         f"{sum(shard.num_tokens for shard in shards):,} tokens, {len(shards):,} shards"
         for split, shards in manifest.splits.items()
     ]

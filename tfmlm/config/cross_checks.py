@@ -52,6 +52,7 @@ def check_config(config: Config) -> None:
         )
     _check_source(config.data)
     _check_callbacks(config.train)
+    _check_blocks(config.data)
     _check_optimizer(config.optimizer)
     _check_evaluation(config.train, config.data)
     if not config.model.name_or_path and not config.model.config.get("model_type"):
@@ -190,6 +191,34 @@ def _check_source(data: DataConfig) -> None:
         raise UserError(
             f"data.validation_split {data.validation_split!r} is for Hub datasets, and data.source is "
             f"{data.source!r}; use data.validation_files or data.validation_fraction"
+        )
+
+
+def _check_blocks(data: DataConfig) -> None:
+    defaults = DataConfig()
+    if data.pack:
+        for key in ("stride", "long_texts"):
+            if getattr(data, key) != getattr(defaults, key):
+                raise UserError(
+                    f"data.{key} is {getattr(data, key)!r} and data.pack is true, which knows no borders of "
+                    "texts; set data.pack=false"
+                )
+        return
+    if data.attend_within_texts:
+        raise UserError(
+            "data.attend_within_texts is true, and without data.pack a block holds one text; leave it out"
+        )
+    if data.drop_remainder:
+        raise UserError("data.drop_remainder is true, and without data.pack there is none; leave it out")
+    if data.stride and data.long_texts == "cut":
+        raise UserError(
+            f"data.stride is {data.stride} and data.long_texts is 'cut', so no text has a second part; set "
+            "data.long_texts=split or data.stride=0"
+        )
+    if data.stride >= data.block_size:
+        raise UserError(
+            f"data.stride is {data.stride} and data.block_size {data.block_size}; a part of a text must hold "
+            "more than it repeats"
         )
 
 

@@ -108,7 +108,28 @@ class DataConfig:
     max_rows: int | None = _key(
         None, "use at most this many texts, chosen by `run.seed`, before the split.", POSITIVE
     )
-    block_size: int = _key(128, "tokens in one training example.", POSITIVE)
+    block_size: int = _key(128, "tokens in one training example; at most so many without packing.", POSITIVE)
+    pack: bool = _key(
+        True,
+        "concatenate the texts and cut them into full blocks; `false` makes each text an example of its own, "
+        "for titles, proteins, molecules or log lines, and puts texts of like length into one step.",
+    )
+    long_texts: Literal["split", "cut"] = _key(
+        "split",
+        "what becomes of a text that is longer than a block, without packing: `split` it into several, or "
+        "`cut` off the rest.",
+    )
+    stride: int = _key(
+        0,
+        "tokens of a part of a text that the next part begins with, to be read and not guessed again, "
+        "without packing.",
+        NOT_NEGATIVE,
+    )
+    attend_within_texts: bool = _key(
+        False,
+        "with packing, let the tokens of a block attend to those of their own text only, and count their "
+        "positions from its beginning, or from that of the block.",
+    )
     drop_remainder: bool = _key(
         False,
         "leave out the last block if it is short, as the Hugging Face guide does, instead of padding it.",

@@ -17,7 +17,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tfmlm.data.files import BadRow
-from tfmlm.data.packing import StreamTokenizer, TokenStream, make_blocks, slice_stream
+from tfmlm.data.packing import TokenStream, make_blocks, make_stream_tokenizer, slice_stream
 from tfmlm.data.shard_job import ShardJob
 from tfmlm.data.shards import SPLITS, Shard, write_shard
 from tfmlm.errors import UserError
@@ -114,7 +114,7 @@ class _TokenizePart(beam.DoFn):
     def setup(self) -> None:
         texts = self._job.open_texts()
         self._texts = texts.train if self._split == "train" else texts.validation
-        self._tokenize = StreamTokenizer(self._job.tokenizer, self._job.block_format.with_words)
+        self._tokenize = make_stream_tokenizer(self._job.tokenizer, self._job.block_format)
 
     def process(self, part: int) -> Iterator[Any]:
         for number, batch in enumerate(filter(None, self._texts.read_part(part))):

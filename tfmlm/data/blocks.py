@@ -33,29 +33,47 @@ WINDOW_BLOCKS = 16_384
 """Blocks that are shuffled among each other where order cannot be chosen: about 10 MB at 128 tokens."""
 
 
-class TokenCounts(NamedTuple):
-    """Tokens of a text, special ones left out.
+class TextCounts(NamedTuple):
+    """Tokens of texts, special ones left out, and the texts themselves where they are not packed.
 
     Attributes:
         num_text_tokens: all of them.
         num_unknown: those that the tokenizer does not know.
+        num_texts: texts; 0 where they are packed.
+        num_long_texts: those that are longer than a block.
     """
 
     num_text_tokens: int
     num_unknown: int
+    num_texts: int = 0
+    num_long_texts: int = 0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that the tokenizer does not know; 0 where nothing was counted."""
+        return self.num_unknown / max(self.num_text_tokens, 1)
+
+    @classmethod
+    def of_all(cls, blocks: Iterable[Blocks]) -> TextCounts:
+        """Those of several sets of blocks together."""
+        return cls(*map(sum, zip(*(each.count_texts() for each in blocks), strict=True)))
 
 
 class Blocks(Protocol):
     """Blocks of one length L.
 
     A dataset of blocks holds chunks of n rows, n differing: `input_ids` int32 [n, L], `special_tokens_mask`
-    int32 [n, L], `num_tokens` int32 [n], `example_id` int64 [n], and `starts_word` int32 [n, L] where words
-    are needed.
+    int32 [n, L], `num_tokens` int32 [n], `example_id` int64 [n], and `starts_word` and `starts_text` int32
+    [n, L] where words and the borders of texts are needed.
     """
 
     @property
     def num_blocks(self) -> int | None:
         """How many there are; None if only reading them all would tell."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether they hold texts end to end; else each is of one text, and mostly padded."""
 
     @property
     def num_pipelines(self) -> int:
@@ -71,11 +89,17 @@ class Blocks(Protocol):
         column, `epoch` int64 [n].
         """
 
-    def count_unknown(self) -> TokenCounts:
-        """How much of the text the tokenizer does not know; of a stream, of its first texts."""
+    def count_texts(self) -> TextCounts:
+        """How much of the text the tokenizer does not know, and so on; of a stream, of its first texts."""
 
     def explain(self, error: Exception) -> UserError | None:
         """Turns an error that reading raised into one line; None if it is not about reading."""
+
+
+def name_rows(with_words: bool, with_texts: bool) -> list[str]:
+    """The columns of a chunk that have a value for each token."""
+    words, texts = ["starts_word"] * with_words, ["starts_text"] * with_texts
+    return ["input_ids", "special_tokens_mask", *words, *texts]
 
 
 def shuffle_windows(
@@ -145,6 +169,11 @@ class PackedBlocks:
         """Rows of the table."""
         return len(self.table)
 
+    @property
+    def is_packed(self) -> bool:
+        """As the columns tell."""
+        return "num_texts" not in self.table.column_names
+
     def read_in_order(self) -> tf.data.Dataset:
         """Every block once."""
         return self._stack_rows(self.table)
@@ -159,10 +188,12 @@ class PackedBlocks:
 
         return chunks.enumerate().map(add_epoch)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """Of all blocks."""
-        columns = (self.table.with_format("numpy")[name] for name in TokenCounts._fields)
-        return TokenCounts(*(int(np.sum(column[:], dtype=np.int64)) for column in columns))
+        columns, names = self.table.with_format("numpy"), self.table.column_names
+        return TextCounts(
+            *(int(np.sum(columns[name][:], dtype=np.int64)) for name in TextCounts._fields if name in names)
+        )
 
     def _stack_rows(self, table: Dataset) -> tf.data.Dataset:
         return TFPreTrainedModel.prepare_tf_dataset(
@@ -251,7 +282,13 @@ class _BlockColumns(tf.Module):
     """
 
     def call(
-        self, input_ids: Any, special_tokens_mask: Any, starts_word: Any, num_tokens: Any, example_id: Any
+        self,
+        input_ids: Any,
+        special_tokens_mask: Any,
+        starts_word: Any,
+        starts_text: Any,
+        num_tokens: Any,
+        example_id: Any,
     ) -> None:
         """Never called; only its signature is read."""
 
@@ -364,6 +401,8 @@ class ShardedBlocks:
         shards: files in it.
         block_size: L.
         with_words: read the column `starts_word`.
+        with_texts: read the column `starts_text`.
+        is_packed: as in `Blocks`.
         pipeline: the number of this input pipeline among those that share the blocks.
         num_pipelines: how many they are.
     """
@@ -372,13 +411,24 @@ class ShardedBlocks:
     shards: tuple[Shard, ...]
     block_size: int
     with_words: bool
+    with_texts: bool = False
+    is_packed: bool = True
     pipeline: int = 0
     num_pipelines: int = 1
 
     @classmethod
-    def of_split(cls, folder: str, manifest: Manifest, split: str, with_words: bool) -> ShardedBlocks:
+    def of_split(
+        cls, folder: str, manifest: Manifest, split: str, with_words: bool = False, with_texts: bool = False
+    ) -> ShardedBlocks:
         """The blocks of `train` or `validation`."""
-        return cls(folder, tuple(manifest.splits[split]), manifest.block_size, with_words)
+        return cls(
+            folder,
+            tuple(manifest.splits[split]),
+            manifest.block_size,
+            with_words,
+            with_texts,
+            manifest.pack,
+        )
 
     @property
     def num_blocks(self) -> int:
@@ -444,10 +494,10 @@ class ShardedBlocks:
 
         return tf.data.Dataset.range(first // num_blocks, -(-last // num_blocks)).flat_map(read_epoch)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """As the manifest has it."""
-        return TokenCounts(
-            *(sum(getattr(shard, name) for shard in self.shards) for name in TokenCounts._fields)
+        return TextCounts(
+            *(sum(getattr(shard, name) for shard in self.shards) for name in TextCounts._fields)
         )
 
     def explain(self, error: Exception) -> UserError | None:
@@ -478,7 +528,7 @@ class ShardedBlocks:
         return True
 
     def _parse(self, records: tf.Tensor) -> _Tensors:
-        rows = ["input_ids", "special_tokens_mask", *(["starts_word"] if self.with_words else [])]
+        rows = name_rows(self.with_words, self.with_texts)
         features = {name: tf.io.FixedLenFeature([self.block_size], tf.int64) for name in rows} | {
             name: tf.io.FixedLenFeature([], tf.int64) for name in ("num_tokens", "example_id")
         }
@@ -509,6 +559,7 @@ class StreamedBlocks:
     def __init__(
         self, texts: TextStream, tokenizer: PreTrainedTokenizerFast, block_format: BlockFormat
     ) -> None:
+        self.is_packed = block_format.pack
         self._texts = texts
         self._tokenizer = tokenizer
         self._format = block_format
@@ -524,13 +575,13 @@ class StreamedBlocks:
         shuffled = shuffle_windows(blocks, tf.constant([seed % 2**63, 0], tf.int64), WINDOW_BLOCKS)
         return shuffled.unbatch().skip(first).take(last - first).batch(BLOCKS_A_CHUNK)
 
-    def count_unknown(self) -> TokenCounts:
+    def count_texts(self) -> TextCounts:
         """Of as many texts as are held out at most."""
-        counts = np.zeros(len(TokenCounts._fields), np.int64)
+        counts = np.zeros(len(TextCounts._fields), np.int64)
         texts = self._texts.take(HELD_OUT_OF_A_STREAM)
         for columns in pack_texts(texts, self._tokenizer, self._format):
-            counts += [int(columns[name].sum()) for name in TokenCounts._fields]
-        return TokenCounts(*counts.tolist())
+            counts += [int(columns[name].sum()) if name in columns else 0 for name in TextCounts._fields]
+        return TextCounts(*counts.tolist())
 
     def explain(self, error: Exception) -> UserError | None:
         """The bad row, which TensorFlow has wrapped in an error of its own."""
@@ -538,8 +589,8 @@ class StreamedBlocks:
         return self._failure
 
     def _names(self) -> list[str]:
-        words = ["starts_word"] if self._format.with_words else []
-        return ["input_ids", "special_tokens_mask", *words, "num_tokens", "example_id"]
+        rows = name_rows(self._format.with_words, self._format.with_texts)
+        return [*rows, "num_tokens", "example_id"]
 
     def _read(self, num_epochs: int | None) -> tf.data.Dataset:
         length = self._format.block_size

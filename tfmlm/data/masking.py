@@ -86,7 +86,7 @@ class MaskingCollator:
 
         Returns:
             `input_ids` int32 [B, L], `attention_mask` int32 [B, L], `labels` int32 [B, L] with -100
-            wherever a token was not chosen.
+            wherever a token was not chosen; `starts_text` if the blocks have it.
         """
         token_ids = blocks["input_ids"]
         length = tf.shape(token_ids)[1]
@@ -111,7 +111,7 @@ class MaskingCollator:
         replaced_below = self.masking.mask_fraction + self.masking.random_fraction
         replaced = chosen & ~hidden & (roll < replaced_below)
 
-        return {
+        masked = {
             "input_ids": tf.where(
                 hidden,
                 self.vocabulary.mask_token_id,
@@ -120,6 +120,7 @@ class MaskingCollator:
             "attention_mask": tf.cast(attended, tf.int32),
             "labels": tf.where(chosen, token_ids, IGNORE_LABEL),
         }
+        return masked | {name: blocks[name] for name in ("starts_text",) if name in blocks}
 
     def for_evaluation(self) -> MaskingCollator:
         """The same collator at the rate of evaluation."""

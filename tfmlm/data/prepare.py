@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import xxhash
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from tfmlm.config import Config
+from tfmlm.config import Config, DataConfig
 from tfmlm.data.blocks import (
     HELD_OUT_OF_A_STREAM,
     READING_ERRORS,
@@ -22,7 +22,7 @@ from tfmlm.data.blocks import (
     PackedBlocks,
     ShardedBlocks,
     StreamedBlocks,
-    TokenCounts,
+    TextCounts,
     open_blocks,
     write_blocks,
 )
@@ -99,30 +99,23 @@ def explained_errors(data: PreparedData) -> Iterator[None]:
         raise explanation from error
 
 
-# === Text that the tokenizer does not know ===
+# === Text that the tokenizer does not know, and texts that are long ===
 
 _NOTED_UNKNOWN = 0.01
 _MOST_UNKNOWN = 0.5
 
 
-def measure_unknown(data: PreparedData) -> float:
-    """Share of the text's tokens that the tokenizer does not know; of a stream, of what is held out."""
+def count_texts(data: PreparedData) -> TextCounts:
+    """Of all of the text; of a stream, of what is held out."""
     is_stream = data.train.num_blocks is None
-    counted = [data.validation] if is_stream else [data.train, data.validation]
-    return share_unknown(blocks.count_unknown() for blocks in counted)
-
-
-def share_unknown(counts: Iterable[TokenCounts]) -> float:
-    """The share of unknown tokens in several sets of blocks; 0 where nothing was counted."""
-    num_text_tokens, num_unknown = (sum(numbers) for numbers in zip(*counts, strict=True))
-    return float(num_unknown / max(num_text_tokens, 1))
+    return TextCounts.of_all([data.validation] if is_stream else [data.train, data.validation])
 
 
 def describe_unknown(share: float, unk_token: str | None, is_trained: bool) -> list[str]:
     """A note if a text is unknown in part.
 
     Args:
-        share: from `measure_unknown`.
+        share: `TextCounts.unknown_share`.
         unk_token: the tokenizer's.
         is_trained: whether the tokenizer is one that the run trains.
 
@@ -143,14 +136,39 @@ def describe_unknown(share: float, unk_token: str | None, is_trained: bool) -> l
     return [note]
 
 
+def describe_long_texts(counts: TextCounts, config: DataConfig) -> list[str]:
+    """A note if texts that are not packed are longer than a block."""
+    if not counts.num_long_texts:
+        return []
+    done = "cut there" if config.long_texts == "cut" else "split"
+    repeated = f", each part repeating {config.stride} tokens" if config.stride else ""
+    texts = f"{counts.num_long_texts:,} of {counts.num_texts:,} texts"
+    return [f"{texts} are longer than a block of {config.block_size} tokens and were {done}{repeated}"]
+
+
 def make_block_format(config: Config, tokenizer: PreTrainedTokenizerFast) -> BlockFormat:
-    """The form of the configuration's blocks."""
+    """The form of the configuration's blocks.
+
+    Raises:
+        UserError: the blocks of texts that are not packed would hold nothing new.
+    """
+    room = config.data.block_size - tokenizer.backend_tokenizer.num_special_tokens_to_add(is_pair=False)
+    if not config.data.pack and config.data.stride >= room:
+        raise UserError(
+            f"a block of {config.data.block_size} tokens (data.block_size) has place for {max(room, 0)} of a "
+            f"text beside the special ones, and data.stride is {config.data.stride}; raise the one or lower "
+            "the other"
+        )
     return BlockFormat(
         block_size=config.data.block_size,
         pad_token_id=int(tokenizer.pad_token_id),
         unk_token_id=tokenizer.unk_token_id,
         with_words=config.masking.whole_word,
         drop_remainder=config.data.drop_remainder,
+        pack=config.data.pack,
+        splits_long=config.data.long_texts == "split",
+        stride=config.data.stride,
+        with_texts=config.data.attend_within_texts,
     )
 
 
@@ -277,14 +295,30 @@ def _open_shards(config: Config) -> PreparedData:
             f"data.block_size is {config.data.block_size} and the blocks in {folder!r} have "
             f"{manifest.block_size} tokens; set data.block_size={manifest.block_size} or prepare them again"
         )
+    for key in ("pack", "long_texts", "stride"):
+        given, made = getattr(config.data, key), getattr(manifest, key)
+        if given != made:
+            made_in_yaml = json.dumps(made).strip('"')
+            raise UserError(
+                f"data.{key} is {json.dumps(given)} and the blocks in {folder!r} were made with "
+                f"{json.dumps(made)}; set data.{key}={made_in_yaml} or prepare them again"
+            )
     if with_words and not manifest.with_words:
         raise UserError(
             f"masking.whole_word is true and the blocks in {folder!r} do not say where words start; run "
             "`tfmlm prepare` again with masking.whole_word=true"
         )
+    with_texts = config.data.attend_within_texts
+    if with_texts and not manifest.with_texts:
+        raise UserError(
+            f"data.attend_within_texts is true and the blocks in {folder!r} do not say where texts start; "
+            "run `tfmlm prepare` again with data.attend_within_texts=true"
+        )
     tokenizer = open_tokenizer(folder, manifest)
     _check_tokenizer_is_the_same(config, manifest, tokenizer)
-    train, validation = (ShardedBlocks.of_split(folder, manifest, split, with_words) for split in SPLITS)
+    train, validation = (
+        ShardedBlocks.of_split(folder, manifest, split, with_words, with_texts) for split in SPLITS
+    )
     bad_rows = {row.file: row for row in manifest.bad_rows}
     tokens_a_text = None
     if manifest.tokens_a_text:

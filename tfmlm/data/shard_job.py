@@ -65,6 +65,10 @@ class ShardJob:
             splits=splits,
             bad_rows=sorted(bad_rows),
             tokens_a_text=list(self.tokens_a_text or ()),
+            pack=self.config.data.pack,
+            long_texts=self.config.data.long_texts,
+            stride=self.config.data.stride,
+            with_texts=self.config.data.attend_within_texts,
         )
         write_manifest(self.folder, manifest)
         return manifest

@@ -12,9 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfmlm.config import Config
-from tfmlm.data.blocks import ShardedBlocks
+from tfmlm.data.blocks import ShardedBlocks, TextCounts
 from tfmlm.data.packing import Columns, pack_texts
-from tfmlm.data.prepare import describe_unknown, make_tokenizer, share_unknown
+from tfmlm.data.prepare import describe_long_texts, describe_unknown, make_tokenizer
 from tfmlm.data.shard_job import ShardJob, describe_settings
 from tfmlm.data.shards import (
     MANIFEST_NAME,
@@ -68,15 +68,17 @@ def prepare_shards(
     except (tf.errors.OpError, OSError) as error:
         raise UserError(f"{folder!r} cannot be written: {reason_of(error)}") from error
     manifest = read_manifest(folder)
-    splits = [ShardedBlocks.of_split(folder, manifest, split, with_words=False) for split in SPLITS]
-    unknown = share_unknown(blocks.count_unknown() for blocks in splits)
+    splits = [ShardedBlocks.of_split(folder, manifest, split) for split in SPLITS]
+    counts = TextCounts.of_all(splits)
     try:
-        notes = describe_unknown(unknown, tokenizer.unk_token, bool(config.tokenizer.train_vocab_size))
+        notes = describe_unknown(
+            counts.unknown_share, tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)
+        )
     except UserError:
         # Without it the folder counts as unfinished.
         tf.io.gfile.remove(posixpath.join(folder, MANIFEST_NAME))
         raise
-    return manifest, notes
+    return manifest, [*notes, *describe_long_texts(counts, config.data)]
 
 
 def _clear(folder: str, settings: dict[str, Any]) -> None:

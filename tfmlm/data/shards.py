@@ -53,6 +53,9 @@ _NO_NEW_WORDS: dict[str, list[float]] = {"tokens_a_text": []}
 
 SPLITS = ("train", "validation")
 
+_COUNTS = ("num_text_tokens", "num_unknown", "num_texts", "num_long_texts")
+"""Columns of blocks that a shard's sums are kept of, and no more."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -64,6 +67,8 @@ class Shard:
         num_tokens: tokens, padding left out.
         num_text_tokens: those of them that are not special; 0 in manifests of versions that did not count.
         num_unknown: those of these that the tokenizer does not know.
+        num_texts: texts that begin in it, where they are not packed; else 0.
+        num_long_texts: those of them that are longer than a block.
         num_bytes: size of the file.
         sha256: of the file.
         offsets: where in the file every `offset_stride`-th block begins, in bytes.
@@ -77,6 +82,8 @@ class Shard:
     offsets: list[int]
     num_text_tokens: int = 0
     num_unknown: int = 0
+    num_texts: int = 0
+    num_long_texts: int = 0
 
     @property
     def offset_stride(self) -> int:
@@ -96,6 +103,8 @@ class Manifest:
         splits: the shards in order, of `train` and of `validation`.
         bad_rows: rows of the source that were left out.
         tokens_a_text: what new words save, as `new_words.TokensAText` has it; empty if there are none.
+        pack, long_texts, stride: the keys of these names in `data`, as the blocks were made.
+        with_texts: whether the records hold `starts_text`.
     """
 
     block_size: int
@@ -105,6 +114,10 @@ class Manifest:
     splits: dict[str, list[Shard]]
     bad_rows: list[BadRow]
     tokens_a_text: list[float] = field(default_factory=list)
+    pack: bool = True
+    long_texts: str = "split"
+    stride: int = 0
+    with_texts: bool = False
 
 
 # === Writing ===
@@ -112,12 +125,12 @@ class Manifest:
 
 def write_shard(folder: str, name: str, blocks: Iterable[Columns]) -> Shard:
     """Writes one shard under a temporary name and renames it; the same blocks give the same bytes."""
-    counts = dict.fromkeys(("num_tokens", "num_text_tokens", "num_unknown"), 0)
+    counts = dict.fromkeys(("num_tokens", *_COUNTS), 0)
     offsets = [0]
     with begin_remote_file(folder, name) as unfinished:
         with tf.io.TFRecordWriter(unfinished) as writer:
             for columns in blocks:
-                for count in counts:
+                for count in counts.keys() & columns.keys():
                     counts[count] += int(columns[count].sum())
                 for record in _serialize(columns):
                     writer.write(record)
@@ -138,7 +151,7 @@ def _serialize(columns: Columns) -> Iterator[bytes]:
     lists = {
         name: column.reshape(len(column), -1).astype(int).tolist()
         for name, column in columns.items()
-        if name not in ("num_text_tokens", "num_unknown")
+        if name not in _COUNTS
     }
     for row in zip(*lists.values(), strict=True):
         features = {

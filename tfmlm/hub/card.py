@@ -45,10 +45,12 @@ class TrainingEnvironment(NamedTuple):
     Attributes:
         devices: what the run computed on, such as `1 CPU`.
         notes: what the person should know of the training, one sentence each, without paths.
+        blocks_per_step: blocks that all devices and accumulation steps of a step see.
     """
 
     devices: str
     notes: list[str]
+    blocks_per_step: int
 
 
 def write_card(config: Config, folder: RunFolder, result: Result, environment: TrainingEnvironment) -> None:
@@ -182,12 +184,18 @@ def _describe_data(config: Config, result: Result) -> str:
     left_out = f" {result.bad_rows:,} rows could not be read and were left out." if result.bad_rows else ""
     unit = "words" if masking.whole_word else "tokens"
     last = "" if masking.final_rate is None else f" at first and {masking.final_rate:.0%} at last"
+    within = ", which attend to those of their own text only" if data.attend_within_texts else ""
+    cut = (
+        f"The text was cut into blocks of {data.block_size:,} tokens{within}."
+        if data.pack
+        else f"Each text was an example of its own, of at most {data.block_size:,} tokens."
+    )
     return f"""\
 ## Training data
 
 {_describe_source(config)}{left_out}
 
-The text was cut into blocks of {data.block_size:,} tokens. {result.unknown_share:.1%} of it is unknown to the
+{cut} {result.unknown_share:.1%} of it is unknown to the
 tokenizer. Of the {unit}, {masking.rate:.0%}{last} were to be
 guessed: {masking.mask_fraction:.0%} of these were masked, {masking.random_fraction:.0%} replaced by a random
 token, {rest:.0%} left as they were.
@@ -214,12 +222,11 @@ def _describe_source(config: Config) -> str:
 def _describe_training(config: Config, result: Result, environment: TrainingEnvironment) -> str:
     optimizer, train = config.optimizer, config.train
     clipping = f", gradients clipped to norm {optimizer.max_grad_norm:g}" if optimizer.max_grad_norm else ""
-    blocks_per_step = result.tokens // (result.steps * config.data.block_size)
     precision, _ = choose_precision(train.precision)
     rows = {
-        "steps": f"{result.steps:,} of {blocks_per_step:,} blocks, {train.per_replica_batch_size:,} at once "
-        "on each device",
-        "tokens seen": f"{result.tokens:,}, padding included",
+        "steps": f"{result.steps:,} of {environment.blocks_per_step:,} blocks, "
+        f"{train.per_replica_batch_size:,} at once on each device",
+        "tokens seen": f"{result.tokens:,}",
         "optimizer": f"AdamW, weight decay {optimizer.weight_decay:g}{clipping}",
         "learning rate": f"{optimizer.learning_rate:g} after "
         f"{count_warmup_steps(optimizer, result.steps):,} steps of warm-up, then {optimizer.schedule}",

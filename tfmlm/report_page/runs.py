@@ -78,15 +78,15 @@ def _read_run(path: Path) -> dict[str, Any]:
     settings = _read_settings(folder.config_file)
     result = folder.read_result()
     rows = read_metrics(folder.logs_dir)
-    tokens_per_step = _count_tokens_per_step(rows)
+    tokens = _count_tokens(rows)
     return {
         "name": str(settings["run.name"]),
         "folder": folder,
         "settings": settings,
         "result": result,
         "steps": max((int(row["step"]) for row in rows), default=0),
-        "training": [_make_point(row, row["loss"], tokens_per_step) for row in rows if row["loss"]],
-        "held_out": [_make_point(row, row["eval_loss"], tokens_per_step) for row in rows if row["eval_loss"]],
+        "training": [_make_point(row, row["loss"], tokens) for row in rows if row["loss"]],
+        "held_out": [_make_point(row, row["eval_loss"], tokens) for row in rows if row["eval_loss"]],
         "samples_before": result.samples_before if result else _read_samples(folder),
     }
 
@@ -103,18 +103,19 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings | given
 
 
-def _count_tokens_per_step(rows: list[dict[str, str]]) -> float:
-    """From the first step, whose speed and seconds are in its row; 0 before it."""
+def _count_tokens(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Tokens trained on, by step."""
+    tokens = {"0": 0.0}
     for row in rows:
         if row["loss"]:
-            return float(row["tokens_per_second"]) * float(row["seconds"]) / int(row["step"])
-    return 0.0
+            tokens[row["step"]] = max(tokens.values()) + float(row["tokens"])
+    return tokens
 
 
-def _make_point(row: dict[str, str], loss: str, tokens_per_step: float) -> Point:
+def _make_point(row: dict[str, str], loss: str, tokens: dict[str, float]) -> Point:
     # A loss of 100 nats is off any chart, and exp of a larger one overflows in the drawing.
     perplexity = to_perplexity(min(float(loss), 100.0))
-    return Point(int(row["step"]) * tokens_per_step, float(row["seconds"]), perplexity)
+    return Point(tokens[row["step"]], float(row["seconds"]), perplexity)
 
 
 def _read_samples(folder: RunFolder) -> Samples:

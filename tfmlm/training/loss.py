@@ -46,12 +46,12 @@ def count_slots(num_tokens: int, rate: float, whole_word: bool = False) -> int:
     return min(num_tokens, -(-int(mean + spread + 1.0) // 8) * 8)
 
 
-def gather_masked_positions(labels: tf.Tensor, num_slots: int) -> MaskedPositions:
-    """Finds the chosen positions, with shapes that do not depend on the data.
+def gather_masked_positions(labels: tf.Tensor, num_slots: int | tf.Tensor) -> MaskedPositions:
+    """Finds the chosen positions, with shapes that do not depend on where and how many they are.
 
     Args:
         labels: int32 [B, L], -100 where a token was not chosen.
-        num_slots: the static P; the first P chosen positions are kept, in order.
+        num_slots: P; the first P chosen positions are kept, in order.
     """
     flat_labels = tf.reshape(labels, [-1])
     chosen = tf.cast(flat_labels != IGNORE_LABEL, tf.int32)

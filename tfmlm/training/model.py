@@ -33,8 +33,10 @@ from tfmlm.inside import find_inside, read_json
 from tfmlm.model_layouts import describe_folder, describe_layout, refuse_pointer
 from tfmlm.model_names import advise_offline, resolve_name_or_path
 from tfmlm.training.architectures import FURTHER_FIELDS, build_model, check_architecture, max_block_size
+from tfmlm.training.heads import READS_PADDING
 from tfmlm.training.layers import check_rematerialized
 from tfmlm.training.sizes import check_counts, check_size
+from tfmlm.training.text_borders import check_text_borders
 from tfmlm.training.weights import (
     Diagnosis,
     NewRows,
@@ -71,6 +73,13 @@ def check_model(config: Config) -> None:
     model_config = read_model_config(config.model)
     if config.train.rematerialize:
         check_rematerialized(model_config.model_type)
+    if config.data.attend_within_texts:
+        check_text_borders(model_config)
+    if not config.data.pack and model_config.model_type in READS_PADDING:
+        raise UserError(
+            f"data.pack is false, and words of a {model_config.model_type} model read the padding behind a "
+            "text, so it would see how long the other texts of a batch are; set it to true"
+        )
     with suppress(TypeError, ValueError):  # of a length that is no number; making the model says so
         _check_block_size(model_config, config.data.block_size)
 
@@ -462,6 +471,7 @@ def set_output_bias(model: TFPreTrainedModel, blocks: Blocks) -> None:
     num_counted = min(blocks.num_blocks or _COUNTED_BLOCKS, _COUNTED_BLOCKS)
     sample = blocks.read_shuffled(seed=0, first=0, last=num_counted).unbatch().take(num_counted)
     for chunk in sample.batch(BLOCKS_A_CHUNK).as_numpy_iterator():
-        counts += np.bincount(chunk["input_ids"].reshape(-1), minlength=len(counts))
+        is_token = np.arange(chunk["input_ids"].shape[1]) < chunk["num_tokens"][:, np.newaxis]
+        counts += np.bincount(chunk["input_ids"][is_token], minlength=len(counts))
     for bias in model.get_lm_head().get_bias().values():
         bias.assign(np.log(counts / counts.sum()))

@@ -94,5 +94,5 @@ class ProgressLines(tf.keras.callbacks.Callback):
 
 
 def _describe(log: RunLog, logs: dict[str, Any] | None) -> str:
-    seconds = log.step_seconds[-1] if log.step_seconds else log.seconds
-    return f"loss {float((logs or {})['loss']):.3f}, {log.tokens_per_step / seconds:,.0f} tokens/s"
+    speed = log.speeds[-1] if log.speeds else log.tokens_per_second
+    return f"loss {float((logs or {})['loss']):.3f}, {speed:,.0f} tokens/s"

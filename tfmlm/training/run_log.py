@@ -27,6 +27,7 @@ _FIELDS = (
     "gradient_norm",
     "masked_tokens",
     "overflow",
+    "tokens",
     "tokens_per_second",
     "seconds",
     "eval_loss",
@@ -46,13 +47,14 @@ class RunLog(tf.keras.callbacks.Callback):
         overflow: masked tokens that found no slot, resumed parts included.
         figures: of the last step, as they are logged.
         evaluation: the last one, and `evaluated_step` the step after which it was.
+        tokens: of the steps' blocks, padding left out, resumed parts included.
+        speeds: tokens in a second of each step that `step_seconds` has.
     """
 
-    def __init__(self, logs_dir: Path, first_step: int, seconds: float, tokens_per_step: int) -> None:
+    def __init__(self, logs_dir: Path, first_step: int, seconds: float) -> None:
         super().__init__()
         self.step = self._first_step = first_step
         self.seconds = seconds
-        self.tokens_per_step = tokens_per_step
         self.figures: dict[str, float] = {}
         self.evaluation: Evaluation | None = None
         self.evaluated_step = first_step
@@ -69,7 +71,9 @@ class RunLog(tf.keras.callbacks.Callback):
             for last, row in pairwise(earlier)
         ]
         self.overflow = sum(int(float(row["overflow"])) for row in earlier)
-        self._model_overflow = 0.0
+        self.tokens = sum(int(float(row["tokens"])) for row in earlier)
+        self.speeds = [float(row["tokens_per_second"]) for row in earlier[1:]]
+        self._model_overflow = self._model_tokens = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -87,12 +91,15 @@ class RunLog(tf.keras.callbacks.Callback):
         is_first = self.step == self._first_step
         self.step += num_steps
         self.seconds += elapsed
-        if not is_first:
-            self.step_seconds.append(elapsed / num_steps)
         row = {name: float(value) for name, value in (logs or {}).items() if name in _FIELDS}
         self._model_overflow, row["overflow"] = row["overflow"], row["overflow"] - self._model_overflow
         self.overflow += int(row["overflow"])
-        row["tokens_per_second"] = self.tokens_per_step * num_steps / elapsed
+        self._model_tokens, row["tokens"] = row["tokens"], row["tokens"] - self._model_tokens
+        self.tokens += int(row["tokens"])
+        row["tokens_per_second"] = row["tokens"] / elapsed
+        if not is_first:
+            self.step_seconds.append(elapsed / num_steps)
+            self.speeds.append(row["tokens_per_second"])
         self.figures = row
         self._write(row)
 
@@ -119,6 +126,11 @@ class RunLog(tf.keras.callbacks.Callback):
     def step_seconds_median(self) -> float:
         """Median seconds of a step; of the only one, tracing included, in a run of one step."""
         return median(self.step_seconds) if self.step_seconds else self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Median over the same steps."""
+        return median(self.speeds) if self.speeds else self.tokens / self.seconds
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from tfmlm.data.masking import IGNORE_LABEL, MaskableVocabulary, MaskingCollator
 from tfmlm.data.pipeline import make_evaluation_batches
 from tfmlm.data.prepare import (
     PreparedData,
+    count_texts,
+    describe_long_texts,
     describe_unknown,
     explained_errors,
-    measure_unknown,
     prepare_data,
 )
 from tfmlm.data.shards import is_shard_folder
@@ -108,8 +109,9 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
     _LOGGER.info("reading %s", config.data.source)
     data = prepare_data(config)
     _LOGGER.info(
-        "%s of %d tokens to train on, %s held out",
+        "%s of %s%d tokens to train on, %s held out",
         describe_num_blocks(data.train.num_blocks),
+        "" if config.data.pack else "at most ",
         config.data.block_size,
         describe_num_blocks(_at_most(data.validation.num_blocks, config.data.validation_blocks)),
     )
@@ -123,11 +125,13 @@ def set_up(config: Config, is_to_answer: bool = False) -> Setup:
         data.validation, collator, global_batch_size, config.data.validation_blocks
     )
     with explained_errors(data):
-        unknown = measure_unknown(data)
+        counts = count_texts(data)
         unmasked, characters_a_token = _measure_masks(validation, count_characters(data.tokenizer))
+    unknown = counts.unknown_share
     of_data = _say(
         [
             *describe_unknown(unknown, data.tokenizer.unk_token, bool(config.tokenizer.train_vocab_size)),
+            *describe_long_texts(counts, config.data),
             *_describe_unmasked(unmasked),
         ]
     )

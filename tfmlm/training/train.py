@@ -104,8 +104,7 @@ def _train_together(
     first_step = restore_together(config, checkpoint)
     if first_step:
         _LOGGER.info("going on from step %d", first_step)
-    tokens_per_step = setup.blocks_per_step * config.data.block_size
-    log = RunLog(folder.logs_dir, first_step, float(checkpoint.seconds), tokens_per_step)
+    log = RunLog(folder.logs_dir, first_step, float(checkpoint.seconds))
     with closing(log):
         if first_step == 0:
             log.add_evaluation(before)
@@ -180,7 +179,8 @@ def make_batches(
         # The replicas of a pipeline take its batches in turn.
         return batches.rebatch(context.get_per_replica_batch_size(setup.blocks_per_step), drop_remainder=True)
 
-    if isinstance(blocks, ShardedBlocks) and strategy.num_replicas_in_sync > 1:
+    # Which blocks are of like length only the one who reads all of them can tell.
+    if isinstance(blocks, ShardedBlocks) and blocks.is_packed and strategy.num_replicas_in_sync > 1:
         return strategy.distribute_datasets_from_function(make_share)
     return make(blocks)
 

@@ -51,7 +51,7 @@ def test_it_says_what_came_out_and_on_what(run_dir: Path) -> None:
         f"**{result.perplexity:,.2f}**",
         f"{result.eval_top_1:.1%}",
         "| steps | 8 of 4 blocks, 4 at once on each device |",
-        f"| tokens seen | {result.tokens:,}, padding included |",
+        f"| tokens seen | {result.tokens:,} |",
         f"{result.step_seconds_median:.3f} s a step",
         "| hardware | 1 CPU, ",
         "tensorflow 2.20",
