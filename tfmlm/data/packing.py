@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tfmlm.errors import UserError
+from tfmlm.errors import UserError, first_line
 
 Columns = dict[str, NDArray[Any]]
 """Blocks by column, see `pack_texts`."""
@@ -87,7 +87,10 @@ class StreamTokenizer:
     def __call__(self, texts: list[str]) -> TokenStream:
         """Tokenizes `texts` in order."""
         num_added = self._num_leading + self._num_trailing
-        encodings = [encoding for encoding in self._encode(texts) if len(encoding) > num_added]
+        try:
+            encodings = [encoding for encoding in self._encode(texts) if len(encoding) > num_added]
+        except Exception as error:  # the library in Rust has no other class
+            raise UserError(f"the tokenizer cannot take a text: {first_line(error)}") from error
         lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
         token_ids = np.fromiter(
             chain.from_iterable(encoding.ids for encoding in encodings),
