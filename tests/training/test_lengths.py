@@ -63,7 +63,7 @@ def fit(config: Config) -> tuple[list[float], list[float], list[np.ndarray], int
     num_replicas = model.distribute_strategy.num_replicas_in_sync
     # As in a run, a replica evaluates as many rows as it trains on at once, and shapes are static.
     size = config.train.per_replica_batch_size * num_replicas
-    evaluation = evaluate(model, make_batches().rebatch(size, drop_remainder=True))
+    evaluation = evaluate(model, make_batches().unbatch().batch(size, drop_remainder=True))
     return losses, list(evaluation), model.model.get_weights(), int(model.tokens.numpy())
 
 
