@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoTokenizer, BertConfig, CanineTokenizer, PreTrainedTokenizerFast
+from tokenizers.models import Model, Unigram, WordLevel, WordPiece
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertJapaneseTokenizer,
+    CanineTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from tests.folders import CHECKOUT
 from tests.tiny import SENTENCES
@@ -149,9 +155,31 @@ def test_a_tokenizer_without_padding_token_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "no pad_token")
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        WordLevel({"[PAD]": 0, "[MASK]": 1, "a": 2}, unk_token="[UNK]"),
+        WordPiece({"[PAD]": 0, "[MASK]": 1, "a": 2}, unk_token="[UNK]"),
+        Unigram([("[PAD]", 0.0), ("[MASK]", 0.0), ("a", -1.0)]),
+    ],
+)
+def test_a_vocabulary_without_its_token_for_what_is_unknown_is_refused(model: Model, tmp_path: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(model), mask_token="[MASK]", pad_token="[PAD]"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    assert_refused(tmp_path, "cannot take a text")
+
+
 def test_a_tokenizer_without_fast_version_is_refused(tmp_path: Path) -> None:
-    CanineTokenizer().save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n")
+    BertJapaneseTokenizer(tmp_path / "vocab.txt").save_pretrained(tmp_path)
     assert_refused(tmp_path, "no fast version")
+
+
+def test_a_tokenizer_without_vocabulary_is_refused(tmp_path: Path) -> None:
+    CanineTokenizer().save_pretrained(tmp_path)
+    assert_refused(tmp_path, "neither tokenizer.json nor another vocabulary")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
