@@ -107,7 +107,11 @@ def start_with(together: Together, configs: list[Config], setups: list[Setup], f
 def test_the_same_may_start(together: Together, config: Config, setups: list[Setup], tmp_path: Path) -> None:
     other = in_folder(config, tmp_path / "elsewhere")
     other = replace(other, distribute=replace(other.distribute, wait_seconds=7.0))
+    other = replace(other, train=replace(other.train, callbacks=[{"class": "of.the.first.alone"}]))
     assert start_with(together, [config, other], setups, tmp_path) == [None, None]
+
+
+MAY_DIFFER = ("run.output_dir", "distribute.wait_seconds", "train.callbacks")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_the_same_may_start(together: Together, config: Config, setups: list[Set
     [
         (key.section, key.name)
         for key in list_keys()
-        if key.section != "hub" and str(key) not in ("run.output_dir", "distribute.wait_seconds")
+        if key.section != "hub" and str(key) not in MAY_DIFFER
     ],
 )
 def test_every_key_must_be_the_same(

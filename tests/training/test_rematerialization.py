@@ -56,8 +56,7 @@ def test_gradients_evaluation_and_names_are_the_same_and_layers_are_computed_twi
 
         @tf.function(autograph=False)
         def differentiate(batch, model=model):
-            model._noise.begin(tf.constant([1, 2], tf.int64))
-            return model._differentiate(batch, 10.0)[:2]
+            return model._differentiate(batch, 10.0, tf.constant([1, 2], tf.int64))[:2]
 
         evaluate = tf.function(lambda batch, model=model: model(batch, training=False), autograph=False)
         gradients, loss = differentiate(batch)

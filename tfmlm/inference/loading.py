@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tfmlm.config import Config
 from tfmlm.config.load import load_config, make_config
@@ -13,10 +11,11 @@ from tfmlm.errors import UserError
 from tfmlm.export_layout import list_versions
 from tfmlm.model_layouts import describe_folder
 from tfmlm.model_names import resolve_name_or_path
-from tfmlm.remote_folders import bring_model
 from tfmlm.run_folder import RUN_CONFIG_NAME, RunFolder
-from tfmlm.training.model import load_model_folder
 from tfmlm.urls import is_url
+
+if TYPE_CHECKING:  # importing it at run time would bring TensorFlow
+    from transformers import PreTrainedTokenizerFast, TFPreTrainedModel
 
 
 def locate(name: str) -> str:
@@ -25,7 +24,11 @@ def locate(name: str) -> str:
     Raises:
         UserError: it cannot be read.
     """
-    return str(bring_model(name)) if is_url(name) else name
+    if not is_url(name):
+        return name
+    from tfmlm.remote_folders import bring_model
+
+    return str(bring_model(name))
 
 
 def find_export(path: str) -> Path | None:
@@ -43,6 +46,8 @@ def load_run_or_model(path: str) -> tuple[TFPreTrainedModel, PreTrainedTokenizer
     Raises:
         UserError: there is none of these at `path`.
     """
+    from tfmlm.training.model import load_model_folder
+
     return load_model_folder(_find_model_dir(path))
 
 
