@@ -145,7 +145,7 @@ class _Validation(NamedTuple):
         characters = count_characters(tokenizer)
         assert characters is not None
         masked = labels[labels != IGNORE_LABEL]
-        return cls(batches, blocks.count_unknown().num_text_tokens, characters[masked].mean())
+        return cls(batches, blocks.count_texts().num_text_tokens, characters[masked].mean())
 
     def measure(self, model: MaskedLanguageModel) -> float:
         """Perplexity per character."""
