@@ -116,11 +116,7 @@ MAY_DIFFER = ("run.output_dir", "distribute.wait_seconds", "train.callbacks")
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [
-        (key.section, key.name)
-        for key in list_keys()
-        if key.section != "hub" and str(key) not in MAY_DIFFER
-    ],
+    [(key.section, key.name) for key in list_keys() if key.section != "hub" and str(key) not in MAY_DIFFER],
 )
 def test_every_key_must_be_the_same(
     section: str, key: str, together: Together, config: Config, setups: list[Setup], tmp_path: Path
