@@ -21,6 +21,7 @@ from transformers import (
 
 from tests.folders import CHECKOUT
 from tests.tiny import SENTENCES
+from tfmlm.client.local_tokenizer import load_local_tokenizer
 from tfmlm.config import TokenizerConfig
 from tfmlm.data.tokenizer_training import train_tokenizer
 from tfmlm.data.tokenizers import check_tokenizer, load_tokenizer, save_tokenizer_folder
@@ -169,6 +170,8 @@ def test_a_vocabulary_without_its_token_for_what_is_unknown_is_refused(model: Mo
     )
     tokenizer.save_pretrained(tmp_path)
     assert_refused(tmp_path, "cannot take a text")
+    with pytest.raises(UserError, match="cannot take a text"):
+        load_local_tokenizer(tmp_path).encode(["b"])
 
 
 def test_a_tokenizer_without_fast_version_is_refused(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ class LocalTokenizer:
         """Token ids of each text, special tokens included.
 
         Raises:
-            UserError: a text is too long for the model.
+            UserError: a text is too long for the model, or nothing to the tokenizer.
         """
-        rows = [list(encoding.ids) for encoding in self.tokenizer.encode_batch(texts)]
+        rows = self._encode(texts)
         for text, ids in zip(texts, rows, strict=True):
             if self.max_length is not None and len(ids) > self.max_length:
                 raise UserError(
@@ -54,10 +54,19 @@ class LocalTokenizer:
         token_id = self.tokenizer.token_to_id(word)
         if token_id is not None:
             return int(token_id)
-        ids = self.tokenizer.encode(word, add_special_tokens=False).ids
+        (ids,) = self._encode([word], add_special_tokens=False)
         if len(ids) != 1 or ids[0] == self.unknown_id:
             raise UserError(f"target {word!r} is not one token of the vocabulary; choose another word")
         return int(ids[0])
+
+    def _encode(self, texts: list[str], add_special_tokens: bool = True) -> list[list[int]]:
+        try:
+            encodings = self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+        except Exception as error:  # the library in Rust has no other class
+            raise UserError(
+                f"the tokenizer cannot take a text: {first_line(error)}; use another --tokenizer"
+            ) from error
+        return [list(encoding.ids) for encoding in encodings]
 
 
 def fill_by_ids(
