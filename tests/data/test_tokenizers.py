@@ -304,3 +304,12 @@ def test_what_is_left_out_is_named_and_what_is_known_kept(
 
 def test_check_returns_the_tokenizer_itself(word_tokenizer: PreTrainedTokenizerFast) -> None:
     assert check_tokenizer(word_tokenizer, "mine") is word_tokenizer
+
+
+def test_a_number_far_beyond_a_vocabulary_is_refused_at_once(tmp_path: Path) -> None:
+    make_tokenizer(mask_token="[MASK]", pad_token="[PAD]").save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    described = json.loads(file.read_text())
+    described["model"]["vocab"]["far"] = 1_446_563_990
+    file.write_text(json.dumps(described))
+    assert_refused(tmp_path, "1,446,563,990, and no vocabulary is that large")

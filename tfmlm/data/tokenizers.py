@@ -93,6 +93,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
                 folder = Path(snapshot_download(name, allow_patterns=[*_DATA_FILES, *_METADATA]))
             _copy_what_is_known(folder, Path(known), name)
             _add_what_is_missing(Path(known), name)
+            _check_numbers(Path(known) / "tokenizer.json", name)
             tokenizer = AutoTokenizer.from_pretrained(known, trust_remote_code=False)
         except UserError:
             raise
@@ -106,6 +107,22 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
             raise UserError(f"tokenizer.name_or_path {name!r} holds no tokenizer: {reason}") from error
     tokenizer.init_kwargs.pop("auto_map", None)  # the files that it names are not saved with the model
     return check_tokenizer(tokenizer, name)
+
+
+def _check_numbers(file: Path, name: str) -> None:
+    """Looks at the ids before the library does, which prints each number that is not there."""
+    described = read_json(file) if file.exists() else {}
+    vocabulary = described.get("model", {}).get("vocab") if isinstance(described, dict) else None
+    if isinstance(vocabulary, dict):
+        _check_highest(max((each for each in vocabulary.values() if isinstance(each, int)), default=0), name)
+
+
+def _check_highest(token_id: int, name: str) -> None:
+    if token_id >= _MOST_IDS:
+        raise UserError(
+            f"tokenizer {name!r} has a token of the number {token_id:,}, and no vocabulary is that large; "
+            "use one whose numbers have no such gap"
+        )
 
 
 def _copy_what_is_known(folder: Path, known: Path, name: str) -> None:
@@ -242,12 +259,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrained
                 f"tokenizer {name!r} has no {role}, which a masked language model needs; "
                 "use the tokenizer of a masked language model or train one (tokenizer.train_vocab_size)"
             )
-    most = count_ids(tokenizer)
-    if most > _MOST_IDS:
-        raise UserError(
-            f"tokenizer {name!r} has a token of the number {most - 1:,}, and no vocabulary is that large; "
-            "use one whose numbers have no such gap"
-        )
+    _check_highest(count_ids(tokenizer) - 1, name)
     try:
         tokenizer.backend_tokenizer.encode(_UNKNOWN_TO_ALL)
     except Exception as error:  # the library in Rust has no other class
