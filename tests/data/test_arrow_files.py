@@ -226,11 +226,11 @@ def test_memory_does_not_grow_with_a_file_or_a_row(form: str, tmp_path: Path) ->
     path.write_bytes(write_arrow(pa.table({"text": texts}), form, 50))
     del texts
     code = (
-        "import resource\nfrom tfmlm.config import DataConfig\nfrom tfmlm.data.files import read_batches\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "from tests.memory import read_peak\nfrom tfmlm.config import DataConfig\n"
+        "from tfmlm.data.files import read_batches\nbefore = read_peak()\n"
         f"batches = read_batches({str(path)!r}, DataConfig(source='arrow'))\n"
         "assert sum(not isinstance(row, str) for rows in batches for row in rows) == 1\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "print(read_peak() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT

@@ -195,17 +195,15 @@ MEMORY = {
     "Parquet without a dictionary": ("parquet", write_plain),
 }
 
-# `ru_maxrss` of a process begins at that of its parent: the tests', which have TensorFlow.
 SCRIPT = """
-import re, resource, sys
-from pathlib import Path
+import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (8 * 10**9, 8 * 10**9))
+from tests.memory import read_peak
 from tfmlm.config import DataConfig
 from tfmlm.data.files import read_batches
-def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-before = peak()
+before = read_peak()
 for batch in read_batches(sys.argv[1], DataConfig(source=sys.argv[2], on_bad_rows="skip")): pass
-print(peak() - before)
+print(read_peak() - before)
 """
 
 MOST_KILOBYTES = 500_000
@@ -227,6 +225,24 @@ def test_memory_does_not_grow_with_a_row(kind: str, tmp_path: Path) -> None:
     path.unlink()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < (MOST_KILOBYTES if "Parquet" in kind else MOST_KILOBYTES // 3)
+
+
+LARGE = ["a" * 200_000, "b" * 300_000, "c"] * 50
+COLUMNS = {
+    "text": {"text": LARGE},
+    "large_string": {"text": pa.array(LARGE, pa.large_string())},
+    "list": {"text": [[text] for text in LARGE]},
+    "struct": {"text": [{"en": text} for text in LARGE]},
+    "two": {"text": LARGE, "more": [""] * len(LARGE)},
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_texts_that_a_file_holds_once_are_read_whatever_the_column(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    parquet.write_table(pa.table(COLUMNS[kind]), path)
+    column = {"struct": "text.en", "two": "text,more"}.get(kind, "text")
+    assert read_file(path, "parquet", text_column=column) == LARGE
 
 
 # === Kinds of compression ===

@@ -313,3 +313,4 @@ def test_a_number_far_beyond_a_vocabulary_is_refused_at_once(tmp_path: Path) -> 
     described["model"]["vocab"]["far"] = 1_446_563_990
     file.write_text(json.dumps(described))
     assert_refused(tmp_path, "1,446,563,990, and no vocabulary is that large")
+    assert load_local_tokenizer(tmp_path).unknown_id == 0  # the client has no table of ids

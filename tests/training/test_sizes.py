@@ -1,7 +1,6 @@
 """A model that this machine cannot hold is refused at once, whichever field asks for it."""
 
 import json
-import re
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from tests.memory import forget_peak, read_peak
 from tests.tiny import ALL_TINY_CONFIGS, make_tiny, write_hub_folder
 from tfmlm.errors import UserError
 from tfmlm.training.model import load_model_folder
@@ -27,19 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTo
     return folder
 
 
-def read_peak() -> int:
-    """Kilobytes that this process has had at most."""
-    (peak,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(peak)
-
-
 @pytest.mark.parametrize("field", FIELDS)
 @settings(deadline=None, max_examples=5)
 @given(size=st.sampled_from([10**10, 10**12, 10**18, 10**400]))
 def test_a_size_beyond_memory_is_refused_before_it_is_taken(field: str, size: int, model: Path) -> None:
     fields = json.loads((model / "sound.json").read_text())
     (model / "config.json").write_text(json.dumps(fields | {field: size}))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    forget_peak()
     start, before = time.monotonic(), read_peak()
     with pytest.raises(UserError, match=rf"model\.config\.{field} is .+"):
         load_model_folder(model)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmlm.cli.shared import show, start_libraries
+from tfmlm.cli.shared import add_overrides, show, start_libraries
 from tfmlm.errors import UserError
 
 if TYPE_CHECKING:  # importing them at run time would bring TensorFlow
@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Adds `init` to the other commands."""
     init = commands.add_parser("init", help="write the configuration that --text and --model come to")
     add_text_and_model(init)
-    init.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win")
+    add_overrides(init)
     init.add_argument("--output", type=Path, metavar="FILE", help="YAML file (default RUN_NAME.yaml)")
     init.set_defaults(command=_init, config=None)
 

@@ -47,14 +47,7 @@ def read_answers(outputs: Mapping[str, Any], num_texts: int) -> list[Answer]:
         UserError: an output is missing or has another shape.
     """
     with _explained():
-        rows = zip(
-            outputs["positions"],
-            outputs["token_ids"],
-            outputs["tokens"],
-            outputs["scores"],
-            outputs.get("notes", [""] * num_texts),
-            strict=True,
-        )
+        rows = _zip_rows(outputs, num_texts, "positions", "token_ids", "tokens", "scores")
         answers = [_read_row(*row) for row in rows]
     return _check(answers, num_texts)
 
@@ -75,14 +68,7 @@ def read_target_answers(
         UserError: an output is missing or has another shape.
     """
     with _explained():
-        rows = zip(
-            outputs["positions"],
-            outputs["target_ids"],
-            outputs["target_tokens"],
-            outputs["target_scores"],
-            outputs.get("notes", [""] * num_texts),
-            strict=True,
-        )
+        rows = _zip_rows(outputs, num_texts, "positions", "target_ids", "target_tokens", "target_scores")
         answers = [
             _read_row(
                 positions,
@@ -94,6 +80,11 @@ def read_target_answers(
             for positions, target_ids, tokens, scores, note in rows
         ]
     return [_rank(answer, top_k) for answer in _check(answers, num_texts)]
+
+
+def _zip_rows(outputs: Mapping[str, Any], num_texts: int, *names: str) -> Iterator[tuple[Any, ...]]:
+    """For each text what the outputs of these names say, and its note; a version without notes has none."""
+    return zip(*(outputs[name] for name in names), outputs.get("notes", [""] * num_texts), strict=True)
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -115,16 +115,17 @@ def load_local_tokenizer(folder: Path) -> LocalTokenizer:
         raise UserError(f"{str(folder)!r} has no tokenizer.json; give the folder of a model or a tokenizer")
     try:
         tokenizer = Tokenizer.from_file(str(path))
+        unknown_id = _find_unknown_id(tokenizer, read_json(path)["model"])
     except Exception as error:
         raise UserError(f"{str(path)!r} cannot be read: {first_line(error)}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     max_length = _read_max_length(find_inside(folder, "tokenizer_config.json", whose))
-    return LocalTokenizer(tokenizer, max_length, _find_unknown_id(tokenizer))
+    return LocalTokenizer(tokenizer, max_length, unknown_id)
 
 
-def _find_unknown_id(tokenizer: Tokenizer) -> int | None:
-    model = json.loads(tokenizer.to_str())["model"]
+def _find_unknown_id(tokenizer: Tokenizer, model: dict[str, Any]) -> int | None:
+    """The model as the file has it: the library, asked for it, prints each number that a vocabulary lacks."""
     if model.get("unk_id") is not None:  # of unigram pieces
         return int(model["unk_id"])
     unknown = model.get("unk_token")

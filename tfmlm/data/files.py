@@ -170,9 +170,6 @@ TEXTS_A_BATCH = 1000
 _BATCH_BYTES = 1 << 27
 """The most that Arrow decodes of Parquet at once, if a page has no more."""
 
-_LARGE_BATCH_BYTES = 1 << 25
-"""Of a batch with more, Python holds a part at a time."""
-
 _BATCH_LETTERS = 1 << 22
 """Characters of the texts of a batch, but for the last of them: long texts must not add up to memory."""
 
@@ -537,28 +534,21 @@ def _read_parquet(file: str, data: DataConfig) -> Iterator[Batch]:
         columns = table.schema_arrow.names
         wanted = list_wanted(columns, names)
         empty = dict.fromkeys(columns)
+        are_strings = all(table.schema_arrow.field(column).type in _STRINGS for column in wanted)
         for group in range(table.num_row_groups):
             size = _measure_group(table.metadata.row_group(group), wanted, content)
             if size.average > data.max_text_bytes + _PAGE_HEADERS_BYTES:
                 yield [_bad(_describe_longest(data.max_text_bytes))] * size.num_rows
                 continue
             longest = size.longest_repeated
-            if longest * TEXTS_A_BATCH > _BATCH_BYTES and len(wanted) == 1:
-                longest = _find_longest_repeated(content, group, wanted[0]) or longest
+            if longest * TEXTS_A_BATCH > _BATCH_BYTES and are_strings:
+                longest = sum(_find_longest_repeated(content, group, column) for column in wanted)
             if size.num_bytes > _BATCH_BYTES:
                 longest = max(longest, data.max_text_bytes)
             num_rows = max(1, min(TEXTS_A_BATCH, _BATCH_BYTES // max(1, longest)))
             for batch in table.iter_batches(num_rows, row_groups=[group], columns=wanted):
-                yield from _cut_batch(batch.select(wanted), names, empty, data.max_text_bytes)
-
-
-def _cut_batch(batch: pa.RecordBatch, names: list[str], empty: dict[str, Any], most: int) -> Iterator[Batch]:
-    """The texts of a batch, of a large one in parts; see `_to_texts`."""
-    if batch.nbytes <= _LARGE_BATCH_BYTES:
-        yield _to_texts(batch, names, empty, most)
-        return
-    rows = (batch.slice(number, 1) for number in range(batch.num_rows))
-    yield from make_batches(text for row in rows for text in _to_texts(row, names, empty, most))
+                for part in _halve(batch.select(wanted)):
+                    yield _to_texts(part, names, empty, data.max_text_bytes)
 
 
 def list_wanted(columns: list[str], names: list[str]) -> list[str]:
@@ -603,15 +593,13 @@ def _measure_group(group: Any, wanted: list[str], content: BinaryIO) -> _GroupSi
     return _GroupSize(group.num_rows, num_bytes, min(longest, num_bytes))
 
 
-def _find_longest_repeated(content: BinaryIO, group: int, column: str) -> int | None:
-    """Bytes of the longest text that a column of strings holds once for several rows; else `None`.
+def _find_longest_repeated(content: BinaryIO, group: int, column: str) -> int:
+    """Bytes of the longest text that a column of strings holds once for several rows.
 
     The first row is enough: Arrow gives the whole dictionary with it.
     """
     table = parquet.ParquetFile(content, read_dictionary=[column])
     first = next(table.iter_batches(1, row_groups=[group], columns=[column])).column(0)
-    if not pa.types.is_dictionary(first.type):
-        return None
     return pc.max(pc.binary_length(first.dictionary)).as_py() or 0
 
 
@@ -647,6 +635,7 @@ def _read_arrow(file: str, data: DataConfig) -> Iterator[Batch]:
             yield from make_batches(repeat(_bad(batch.reason), batch.num_rows))
         else:
             yield from read_record_batch(batch, data)
+        del batch  # before the next one is decompressed
 
 
 def read_record_batch(batch: pa.RecordBatch, data: DataConfig) -> Iterator[Batch]:
@@ -687,8 +676,8 @@ def _may_repeat(of: pa.DataType) -> bool:
 
 
 def _halve(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in halves of halves, until none but single rows is large."""
-    if batch.num_rows <= 1 or batch.nbytes <= _BATCH_BYTES:
+    """The batch in halves of halves, until none but single rows is large, for Python's copies come on top."""
+    if batch.num_rows <= 1 or batch.nbytes <= _BATCH_BYTES // 4:
         yield batch
         return
     middle = batch.num_rows // 2

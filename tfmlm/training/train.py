@@ -18,12 +18,7 @@ from tfmlm.results import Evaluation
 from tfmlm.run_folder import RunFolder
 from tfmlm.signals import noting_stop_signals
 from tfmlm.training.agreement import agree_on_start, restore_together
-from tfmlm.training.callbacks import (
-    EvaluateAndChoose,
-    StopTogether,
-    make_callbacks,
-    make_due_check,
-)
+from tfmlm.training.callbacks import EvaluateAndChoose, StopTogether, make_callbacks, make_due_check
 from tfmlm.training.checkpoint import TrainingCheckpoint
 from tfmlm.training.evaluate import evaluate_held_out
 from tfmlm.training.progress import make_progress
