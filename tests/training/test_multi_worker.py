@@ -11,6 +11,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,11 +62,16 @@ def read_losses(run_dir: Path) -> list[float]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("train", [{}, {"xla": True, "steps_per_execution": 5}], ids=["", "xla"])
+@pytest.mark.parametrize(
+    ("train", "data"),
+    [({}, {}), ({"xla": True, "steps_per_execution": 5}, {}), ({}, {"pack": False})],
+    ids=["", "xla", "unpacked"],
+)
 def test_two_workers_equal_one_process_with_the_same_global_batch(
-    tmp_path: Path, text_file: Path, train: dict[str, object]
+    tmp_path: Path, text_file: Path, train: dict[str, object], data: dict[str, Any]
 ) -> None:
     config = make_config(tmp_path, text_file, max_steps=20, per_replica_batch_size=4, epochs=10, **train)
+    config = replace(config, data=replace(config.data, **data))
     outputs = finish(start_workers(config, tmp_path))
     assert "perplexity" in outputs[0]
     assert outputs[1] == ""
